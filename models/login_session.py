@@ -1,0 +1,26 @@
+"""A browser that is signed in. The cookie carries a random token; this row alone makes it worth something."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from models.base import Base, Id, Moment
+from models.user import User
+
+
+class LoginSession(Base):
+    __tablename__ = "login_session"
+
+    id: Mapped[Id]
+    token_digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    # The workspace this browser is looking at.
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[Moment]
+    last_seen_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+    address: Mapped[str | None] = mapped_column(String(45))
+    client: Mapped[str | None] = mapped_column(String(200))
+
+    user: Mapped[User] = relationship()

@@ -1,0 +1,42 @@
+"""One row for each call that named one of our keys, answered or refused."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Moment, OptionalMoment, RowNumber
+
+
+class UsageRecord(Base):
+    """What a call was, what came of it and what it took.
+
+    ``ended_at`` is empty while an answer is being streamed. A token count is None when the provider told none.
+    """
+
+    __tablename__ = "usage_record"
+    __table_args__ = (
+        Index("ix_usage_record_workspace_id_started_at", "workspace_id", "started_at"),
+        Index("ix_usage_record_api_key_id_id", "api_key_id", "id"),
+    )
+
+    id: Mapped[RowNumber]
+    request_id: Mapped[str] = mapped_column(String(32), unique=True)
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"))
+    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"))
+    secret_id: Mapped[str] = mapped_column(String(32))
+    environment: Mapped[str] = mapped_column(String(10))
+    endpoint: Mapped[str] = mapped_column(String(60))
+    started_at: Mapped[Moment]
+    ended_at: Mapped[OptionalMoment]
+    duration_ms: Mapped[int | None]
+    status: Mapped[int]
+    # The error's code; None for an answer.
+    code: Mapped[str | None] = mapped_column(String(60))
+    streamed: Mapped[bool]
+    model: Mapped[str | None] = mapped_column(String(200))
+    provider: Mapped[str | None] = mapped_column(String(40))
+    input_tokens: Mapped[int | None]
+    output_tokens: Mapped[int | None]
+    address: Mapped[str | None] = mapped_column(String(45))
+    client: Mapped[str | None] = mapped_column(String(200))

@@ -1,0 +1,35 @@
+"""A workspace owns everything: keys, provider keys, usage, members."""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from models.base import Base, Id, Moment
+from models.user import User
+
+
+class Workspace(Base):
+    __tablename__ = "workspace"
+
+    id: Mapped[Id]
+    slug: Mapped[str] = mapped_column(String(60), unique=True)
+    name: Mapped[str] = mapped_column(String(60))
+    plan: Mapped[str] = mapped_column(String(30))
+    # Set by the operator; None means what the plan gives.
+    requests_per_minute: Mapped[int | None]
+    created_at: Mapped[Moment]
+
+
+class Membership(Base):
+    """A user's place in a workspace, with one role."""
+
+    __tablename__ = "membership"
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(String(20))
+    created_at: Mapped[Moment]
+
+    user: Mapped[User] = relationship()
+    workspace: Mapped[Workspace] = relationship()
