@@ -1,0 +1,324 @@
+"""The one table of settings. Each is an environment variable ``ARKA_...`` or a line of ``.env``.
+
+Read once by ``app.py``, checked as a whole, then frozen. ``docs/settings.md`` is made from this table.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import difflib
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from services.secret import Secret
+
+PREFIX = "ARKA_"
+ROOT = Path(__file__).resolve().parent
+
+
+class ConfigurationError(Exception):
+    """One sentence for each setting that is wrong; the portal does not start with it."""
+
+
+# ---- kinds: each reads one text or raises ValueError with the end of a sentence "ARKA_X must be ..."
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value.strip()
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not value.strip().isascii() or not value.strip().isdigit() or not least <= int(value) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(value)
+
+    return read
+
+
+def _switch(value: str) -> bool:
+    if value.strip().lower() in {"1", "true", "yes", "on"}:
+        return True
+    if value.strip().lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("must be 1 or 0")
+
+
+def _seconds(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1
+    if not 0 < number <= 3600:
+        raise ValueError("must be a number of seconds above 0 and up to 3600")
+    return number
+
+
+def _path(value: str) -> Path:
+    return ROOT / Path(_text(value)).expanduser()
+
+
+def _http_url(value: str) -> str:
+    url = urlsplit(_text(value))
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
+        raise ValueError("must be an http or https address without user, query and fragment")
+    return value.strip().rstrip("/")
+
+
+def _database_url(value: str) -> str:
+    if not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://")):
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    return re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", value.strip())
+
+
+def _storage_uri(value: str) -> str:
+    schemes = ("sqlite:///", "redis://", "rediss://", "redis+unix://", "valkey://", "memory://")
+    if not value.startswith(schemes):
+        raise ValueError("must begin with sqlite:/// or redis://")
+    return value.strip()
+
+
+def _key_prefix(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9]{1,15}", value):
+        raise ValueError("must be 2 to 16 small letters and digits, a letter first")
+    return value
+
+
+def _email(value: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value.strip()):
+        raise ValueError("must be an e-mail address")
+    return value.strip()
+
+
+def _log_format(value: str) -> str:
+    if value not in {"json", "text"}:
+        raise ValueError("must be json or text")
+    return value
+
+
+def _signing_key(value: str) -> Secret:
+    if len(value) < 32 or len(set(value)) < 8:
+        raise ValueError(
+            "must be at least 32 characters from a random generator, "
+            "for example what `python3 -c 'import secrets; print(secrets.token_hex(32))'` prints"
+        )
+    return Secret(value)
+
+
+def _master_keys(value: str) -> tuple[bytes, ...]:
+    return tuple(_master_key(part) for part in re.split(r"[\s,]+", value.strip()))
+
+
+def _master_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else _base64(text)
+    except (ValueError, binascii.Error):
+        key = b""
+    if len(key) != 32 or len(set(key)) < 8:
+        raise ValueError(
+            "must be 32 random bytes in hexadecimal or base 64 (several, separated by commas: the first "
+            "one seals), for example what "
+            "`python3 -c 'import secrets; print(secrets.token_hex(32))'` prints"
+        )
+    return key
+
+
+def _base64(text: str) -> bytes:
+    return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
+
+
+# ---- the table
+
+
+def _setting(
+    kind: Callable[[str], Any], default: str | None, meaning: str, *, shown: str = "", secret: bool = False
+) -> Any:
+    """A row: how its text is read, its default (None: made or derived, as ``shown`` says), and what it means."""
+    return dataclasses.field(
+        metadata={"kind": kind, "default": default, "meaning": meaning, "shown": shown or default, "secret": secret}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of the portal, checked. Field ``host`` is ``ARKA_HOST``, and so on."""
+
+    instance_path: Path = _setting(_path, "instance", "Folder for everything the portal writes.")
+    host: str = _setting(_text, "127.0.0.1", "Address the server listens on.")
+    port: int = _setting(_number(1, 65535), "5000", "Port the server listens on.")
+    workers: int = _setting(_number(1, 256), None, "Number of server processes.", shown="one per core")
+    threads: int = _setting(
+        _number(1, 4096), "512", "Most requests that one process works on at once; a stream takes one throughout."
+    )
+    public_url: str = _setting(
+        _http_url,
+        None,
+        "Address under which people reach the portal. With https, cookies become secure.",
+        shown="http://HOST:PORT",
+    )
+    trusted_proxies: int = _setting(
+        _number(0, 10), "0", "How many reverse proxies of yours stand in front and set the X-Forwarded headers."
+    )
+    secret_key: Secret = _setting(
+        _signing_key,
+        None,
+        "Signing key. Sessions and API-key digests depend on it: a new one ends them all.",
+        shown="made once, in secret_key of the instance folder",
+        secret=True,
+    )
+    master_keys: tuple[bytes, ...] = _setting(
+        _master_keys,
+        None,
+        "Vault key that seals provider keys; several, the new one first, while it is being changed.",
+        shown="made once, in master_key of the instance folder",
+        secret=True,
+    )
+    database_url: str = _setting(
+        _database_url,
+        None,
+        "SQLAlchemy URL of the database, SQLite or PostgreSQL.",
+        shown="SQLite, portal.db in the instance folder",
+        secret=True,
+    )
+    ratelimit_storage_uri: str = _setting(
+        _storage_uri,
+        None,
+        "Where rate limits are counted, a URI of the `limits` library: SQLite or Redis.",
+        shown="SQLite, limits.db in the instance folder",
+        secret=True,
+    )
+    openai_base_url: str = _setting(_http_url, "https://api.openai.com/v1", "OpenAI's API, version path included.")
+    openrouter_base_url: str = _setting(
+        _http_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
+    )
+    provider_connect_seconds: float = _setting(_seconds, "5", "Longest wait for a connection to a provider.")
+    provider_read_seconds: float = _setting(_seconds, "300", "Longest wait for the next byte of a provider's answer.")
+    max_body_mb: int = _setting(_number(1, 1024), "10", "Largest request body, in megabytes of 1,000,000 bytes.")
+    auth_failures_per_minute: int = _setting(
+        _number(1, 1_000_000), "600", "Failed authentications that one address may make on /v1 in a minute."
+    )
+    key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
+    brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
+    sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
+    plans_file: Path = _setting(_path, "services/plans.toml", "The table of plans.")
+    demo: bool = _setting(
+        _switch, "1", "1: the first start of an empty instance makes a demo workspace with a test key."
+    )
+    log_format: str = _setting(_log_format, "json", "Form of the log on standard error: json or text.")
+
+    # Names that begin with ARKA_ and mean nothing, each with the nearest one that does.
+    unknown: tuple[str, ...] = ()
+
+
+_NAMES = {
+    ("ARKA_MASTER_KEY" if field.name == "master_keys" else PREFIX + field.name.upper()): field
+    for field in dataclasses.fields(Settings)
+    if field.metadata
+}
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Read and check every setting. Raises ConfigurationError that names all that is wrong, at once."""
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, field in _NAMES.items():
+        try:
+            text = _given(environment, name, field.metadata["secret"])
+            text = field.metadata["default"] if text is None else text
+            values[field.name] = None if text is None else field.metadata["kind"](text)
+        except ValueError as error:
+            faults.append(f"{name} {error}.")
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    values["unknown"] = tuple(_unknown(environment))
+    return Settings(**_completed(values))
+
+
+def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | None:
+    """Return the text of a setting; a secret may instead be named by its file, ``NAME_FILE``."""
+    if secret and name + "_FILE" in environment:
+        if name in environment:
+            raise ValueError(f"and {name}_FILE are both set")
+        try:
+            return Path(environment[name + "_FILE"]).read_text().strip()
+        except OSError as error:
+            raise ValueError(f"cannot be read from the file that {name}_FILE names: {error.strerror}") from None
+    return environment.get(name)
+
+
+def _unknown(environment: Mapping[str, str]) -> list[str]:
+    known = {*_NAMES, *(name + "_FILE" for name, field in _NAMES.items() if field.metadata["secret"])}
+    found = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            found.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "."))
+    return found
+
+
+def _completed(values: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what has no fixed default."""
+    instance: Path = values["instance_path"]
+    host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
+    derived = {
+        "workers": _cores(),
+        "public_url": f"http://{host}:{values['port']}",
+        "database_url": f"sqlite:///{instance / 'portal.db'}",
+        "ratelimit_storage_uri": f"sqlite:///{instance / 'limits.db'}",
+    }
+    values |= {name: value for name, value in derived.items() if values[name] is None}
+    try:
+        instance.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if values["secret_key"] is None:
+            values["secret_key"] = _signing_key(_kept(instance / "secret_key"))
+        if values["master_keys"] is None:
+            values["master_keys"] = _master_keys(_kept(instance / "master_key"))
+    except OSError as error:
+        raise ConfigurationError(f"ARKA_INSTANCE_PATH: {instance} cannot be used: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"A key file in {instance} is damaged: it {error}.") from None
+    return values
+
+
+def _cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _kept(path: Path) -> str:
+    """Return the random key in ``path``, made with mode 0600 when it is not there; of several makers one wins."""
+    if not path.exists():
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+def settings_table() -> str:
+    """Return the settings as a Markdown table, which is what ``docs/settings.md`` holds."""
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, field in _NAMES.items():
+        shown = field.metadata["shown"]
+        default = f"`{shown}`" if field.metadata["default"] is not None else shown
+        note = f" May come as `{name}_FILE`, the path of a file." if field.metadata["secret"] else ""
+        rows.append(f"| `{name}` | {default} | {field.metadata['meaning']}{note} |")
+    return "\n".join(rows) + "\n"

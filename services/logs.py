@@ -1,0 +1,81 @@
+"""Structured logs on standard error, cleaned of secrets by field name and by pattern before they are written."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_HIDDEN = "[hidden]"
+_SECRET_FIELDS = re.compile(r"password|secret|token|authorization|api_key$|cookie|credential", re.IGNORECASE)
+# Our keys under any prefix, provider keys, bearer tokens, and passwords inside addresses.
+_SECRET_PATTERNS = (
+    re.compile(r"\b[a-z][a-z0-9]{1,15}_(?:sk|pk)_(?:test_)?[0-9A-Za-z]{8,}"),
+    re.compile(r"\bsk-[0-9A-Za-z_-]{8,}"),
+    re.compile(r"(?i)(?<=bearer )\S+"),
+    re.compile(r"(?<=/setup/)[0-9A-Za-z_-]+"),
+    re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"),
+)
+
+
+def configure(log_format: str) -> None:
+    """Send this process's log, and that of every library in it, to standard error as one line an entry."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        # After the traceback has become text, so that it is cleaned as well.
+        hide_secrets,
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[*shared[:3], *shared[4:], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    # Its progress is of no interest at every start.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace what must not be written: the values of fields named like a secret, and what looks like one."""
+    for name, value in event.items():
+        event[name] = _HIDDEN if _SECRET_FIELDS.search(name) and value is not None else clean(value)
+    return event
+
+
+def clean(value: Any) -> Any:
+    """Return the value with every text in it cleaned."""
+    if isinstance(value, str):
+        for pattern in _SECRET_PATTERNS:
+            value = pattern.sub(_HIDDEN, value)
+        return value
+    if isinstance(value, dict):
+        return {
+            name: _HIDDEN if isinstance(name, str) and _SECRET_FIELDS.search(name) else clean(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    return value

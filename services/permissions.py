@@ -1,0 +1,92 @@
+"""What keys and people may do: scopes ``resource:action`` for keys, roles for members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from models import ApiKey
+
+
+class Scope(StrEnum):
+    """The built-in scopes, in alphabetical order."""
+
+    AUDIT_READ = "audit:read"
+    BILLING_READ = "billing:read"
+    CHAT_WRITE = "chat:write"
+    KEYS_READ = "keys:read"
+    KEYS_WRITE = "keys:write"
+    MEMBERS_READ = "members:read"
+    MODELS_READ = "models:read"
+    PROVIDERS_READ = "providers:read"
+    PROVIDERS_WRITE = "providers:write"
+    USAGE_READ = "usage:read"
+    WEBHOOKS_MANAGE = "webhooks:manage"
+
+
+SCOPE_MEANINGS = {
+    Scope.AUDIT_READ: "Read the audit log.",
+    Scope.BILLING_READ: "Read the plan and what it costs.",
+    Scope.CHAT_WRITE: "Send prompts to models.",
+    Scope.KEYS_READ: "List API keys and check whether one is valid.",
+    Scope.KEYS_WRITE: "Create, rotate, disable and delete API keys.",
+    Scope.MEMBERS_READ: "List the members of the workspace.",
+    Scope.MODELS_READ: "List the models that can be used.",
+    Scope.PROVIDERS_READ: "See which providers are connected.",
+    Scope.PROVIDERS_WRITE: "Connect and disconnect providers.",
+    Scope.USAGE_READ: "Read requests, tokens and cost.",
+    Scope.WEBHOOKS_MANAGE: "Create, change and delete webhooks.",
+}
+
+# A publishable key stands in web pages for everybody to read.
+PUBLISHABLE_SCOPES = frozenset(scope for scope in Scope if scope.endswith(":read") and scope != Scope.BILLING_READ)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A usual choice of scopes with a name of its own."""
+
+    title: str
+    scopes: tuple[Scope, ...]
+
+
+PRESETS = {
+    "read_write": Preset("Read & write", (Scope.CHAT_WRITE, Scope.MODELS_READ, Scope.USAGE_READ)),
+    "read_only": Preset("Read-only", (Scope.MODELS_READ, Scope.USAGE_READ)),
+    "full": Preset("Full access", tuple(Scope)),
+    "admin": Preset("Admin", tuple(scope for scope in Scope if scope != Scope.CHAT_WRITE)),
+    "webhook": Preset("Webhook", (Scope.WEBHOOKS_MANAGE,)),
+}
+
+
+class Role(StrEnum):
+    """The four roles of a member."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+
+    @property
+    def rank(self) -> _Rank:
+        return _Rank[self.name]
+
+    def includes(self, other: Role) -> bool:
+        """Tell whether this role may do all that ``other`` may."""
+        return self.rank >= other.rank
+
+
+class _Rank(IntEnum):
+    VIEWER = 1
+    DEVELOPER = 2
+    ADMIN = 3
+    OWNER = 4
+
+
+def may_create_keys(role: Role) -> bool:
+    return role.includes(Role.DEVELOPER)
+
+
+def may_manage_key(role: Role, user_id: str, key: ApiKey) -> bool:
+    """Owners and admins manage every key of the workspace, developers those they made."""
+    return role.includes(Role.ADMIN) or (role is Role.DEVELOPER and key.created_by_id == user_id)

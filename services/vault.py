@@ -1,0 +1,72 @@
+"""The vault: seals provider keys with AES-256-GCM so that only this portal, and only the right row, can open them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from services.secret import Secret
+
+_VERSION = "v1"
+_NONCE_BYTES = 12
+KEY_BYTES = 32
+
+
+class CannotDecrypt(Exception):
+    """The record is damaged, was moved here from another row, or its master key is not in the ring."""
+
+
+class Vault:
+    """A ring of master keys. The first seals; all of them open, so that keys can be changed without downtime.
+
+    A sealed record is text that explains itself: ``v1.<key id>.<nonce>.<ciphertext and tag>``, the last two in
+    URL-safe base 64. The place it belongs to is bound as associated data and is not stored in it.
+    """
+
+    def __init__(self, master_keys: Sequence[bytes]) -> None:
+        if not master_keys or any(len(key) != KEY_BYTES for key in master_keys):
+            raise ValueError("a vault needs at least one master key of 32 bytes")
+        self._ciphers = {key_id(key): AESGCM(key) for key in master_keys}
+        self.active_key_id = key_id(master_keys[0])
+
+    def seal(self, secret: Secret, place: str) -> str:
+        """Encrypt ``secret`` for ``place`` with a fresh random nonce of 96 bits (NIST SP 800-38D)."""
+        nonce = os.urandom(_NONCE_BYTES)
+        ciphertext = self._ciphers[self.active_key_id].encrypt(nonce, secret.reveal().encode(), place.encode())
+        return ".".join([_VERSION, self.active_key_id, _encode(nonce), _encode(ciphertext)])
+
+    def open(self, record: str, place: str) -> Secret:
+        """Decrypt a record sealed for ``place``. Raises CannotDecrypt, with no part of the content."""
+        try:
+            version, sealed_with, nonce, ciphertext = record.split(".")
+            if version != _VERSION:
+                raise ValueError
+            plain = self._ciphers[sealed_with].decrypt(_decode(nonce), _decode(ciphertext), place.encode())
+        except (ValueError, KeyError, InvalidTag):
+            raise CannotDecrypt from None
+        return Secret(plain.decode())
+
+    def __repr__(self) -> str:
+        return f"Vault(active_key_id={self.active_key_id!r})"
+
+
+def key_id(master_key: bytes) -> str:
+    """Return the public name of a master key: the first eight hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(b"arka master key " + master_key).hexdigest()[:8]
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    # Base 64 has spare bits at its end; a record has exactly one spelling.
+    if _encode(data) != text:
+        raise ValueError("not the one spelling of this record")
+    return data
