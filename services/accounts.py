@@ -1,0 +1,212 @@
+"""People: sign-up, sign-in, sign-out, and the first operator."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import secrets
+from datetime import timedelta
+
+import email_validator
+from email_validator import EmailNotValidError, validate_email
+from sqlalchemy import delete, select
+
+from extensions import db
+from models import LoginSession, SetupLink, User, Workspace
+from models.base import new_id, now, one_at_a_time, transaction
+from services import audit, passwords, workspaces
+from services.actor import Actor
+from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
+from services.parts import parts
+from services.permissions import Role
+from services.secret import Secret
+
+# Small teams do give people addresses such as name@office.local.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
+
+SESSION_LIFETIME = timedelta(days=14)
+_SEEN_AGAIN_AFTER = timedelta(minutes=1)
+_CLIENT_LENGTH = 200
+# The same for an address that has an account as for one that cannot have one.
+_NOT_CREATED = "This account could not be created. If you have one already, sign in"
+
+
+def sign_up(email: str, password: Secret, *, address: str | None, client: str | None) -> Secret:
+    """Make a user with a workspace on the first plan, and sign in. Returns the session token. Raises InvalidInput."""
+    email = _checked(email, password)
+    password_hash = passwords.hash_password(password)
+    with transaction():
+        user = _add_user(email, password_hash, is_operator=False)
+        workspace = _add_workspace_of(user, address=address, client=client)
+        return _open_session(user, workspace, address=address, client=client)
+
+
+def create_user(email: str, password: Secret, *, is_operator: bool, actor: Actor) -> Workspace:
+    """Make a user and their workspace without signing in, as the command does. Raises InvalidInput."""
+    email = _checked(email, password)
+    password_hash = passwords.hash_password(password)
+    with transaction():
+        user = _add_user(email, password_hash, is_operator=is_operator)
+        return workspaces.create(_name_from(user.email), owner=user, actor=actor)
+
+
+def sign_in(email: str, password: Secret, *, address: str | None, client: str | None) -> Secret:
+    """Return the token of a new session. Raises WrongCredentials, after the same time whatever is wrong."""
+    user = db.session.scalars(select(User).where(User.email == _plain(email))).first()
+    if not passwords.matches(password, user.password_hash if user else None) or user is None:
+        raise WrongCredentials
+    with transaction():
+        return _open_session(user, _first_workspace(user), address=address, client=client)
+
+
+def sign_out(token: Secret) -> None:
+    """End the session at once; its cookie is worth nothing from now on."""
+    with transaction() as session:
+        session.execute(delete(LoginSession).where(LoginSession.token_digest == _token_digest(token)))
+
+
+def find_session(token: Secret) -> LoginSession | None:
+    """Return the living session of a token, and note that it was seen."""
+    query = select(LoginSession).where(LoginSession.token_digest == _token_digest(token))
+    found = db.session.scalars(query).first()
+    if found is None or found.expires_at <= now():
+        return None
+    if now() - found.last_seen_at > _SEEN_AGAIN_AFTER:
+        with transaction():
+            found.last_seen_at = now()
+    return found
+
+
+# ---- the first operator
+
+
+def set_up_token() -> Secret | None:
+    """Return the token of the set-up link while no operator was made with it; the same at every start.
+
+    Only a nonce is stored; without the signing key a copy of the database does not make the link.
+    """
+    with transaction() as session:
+        one_at_a_time("operator:create")
+        link = session.get(SetupLink, 1)
+        if link is None:
+            operator = session.scalars(select(User.id).where(User.is_operator)).first()
+            nonce = secrets.token_hex(16) if operator is None else None
+            link = SetupLink(id=1, nonce=nonce, created_at=now(), used_at=None if nonce else now())
+            session.add(link)
+        return _token_of(link)
+
+
+def set_up_open(token: Secret) -> bool:
+    """Tell whether this is the set-up link and it has not been used."""
+    link = db.session.get(SetupLink, 1)
+    expected = _token_of(link) if link else None
+    return expected is not None and expected == token
+
+
+def create_operator(token: Secret, email: str, password: Secret, *, address: str | None, client: str | None) -> Secret:
+    """Use the set-up link: make the operator and sign in. Returns the session token.
+
+    The operator becomes the owner of the demo workspace when there is one. Raises SetUpLinkUsed, InvalidInput.
+    """
+    if not set_up_open(token):
+        raise SetUpLinkUsed
+    email = _checked(email, password)
+    password_hash = passwords.hash_password(password)
+    with transaction() as session:
+        one_at_a_time("operator:create")
+        if not set_up_open(token):
+            raise SetUpLinkUsed
+        link = session.get_one(SetupLink, 1)
+        link.nonce, link.used_at = None, now()
+        operator = _add_user(email, password_hash, is_operator=True)
+        workspace = _add_workspace_of(operator, address=address, client=client)
+        _adopt_ownerless_workspaces(operator, address=address, client=client)
+        return _open_session(operator, workspace, address=address, client=client)
+
+
+def _token_of(link: SetupLink) -> Secret | None:
+    if link.nonce is None:
+        return None
+    return Secret(base64.urlsafe_b64encode(parts().setup_digests.digest(link.nonce)).decode().rstrip("="))
+
+
+def _adopt_ownerless_workspaces(operator: User, *, address: str | None, client: str | None) -> None:
+    actor = _actor(operator, address, client)
+    for workspace in workspaces.without_members():
+        workspaces.add_member(workspace, operator, Role.OWNER, actor=actor)
+
+
+# ---- parts of the above
+
+
+def _checked(email: str, password: Secret) -> str:
+    """Return the e-mail address in its stored form. Raises InvalidInput."""
+    faults = {}
+    plain = _plain(email)
+    if not plain:
+        faults["email"] = "Enter your e-mail address"
+    else:
+        try:
+            plain = validate_email(plain, check_deliverability=False, test_environment=True).normalized.lower()
+        except EmailNotValidError:
+            faults["email"] = "Enter an e-mail address like name@example.com"
+    if fault := passwords.fault_of(password):
+        faults["password"] = fault
+    elif plain and hmac.compare_digest(password.reveal().lower().encode("utf-8", "replace"), plain.encode()):
+        faults["password"] = "Use a password that is not your e-mail address"  # noqa: S105 - a sentence
+    if faults:
+        raise InvalidInput(faults)
+    return plain
+
+
+def _plain(email: str) -> str:
+    return email.strip().lower()
+
+
+def _add_user(email: str, password_hash: str, *, is_operator: bool) -> User:
+    one_at_a_time("user:create")
+    if db.session.scalars(select(User.id).where(User.email == email)).first() is not None:
+        raise InvalidInput({"email": _NOT_CREATED})
+    user = User(id=new_id("usr"), email=email, password_hash=password_hash, is_operator=is_operator, created_at=now())
+    db.session.add(user)
+    db.session.flush()
+    return user
+
+
+def _add_workspace_of(user: User, *, address: str | None, client: str | None) -> Workspace:
+    return workspaces.create(_name_from(user.email), owner=user, actor=_actor(user, address, client))
+
+
+def _name_from(email: str) -> str:
+    return email.split("@")[0]
+
+
+def _first_workspace(user: User) -> Workspace:
+    return workspaces.memberships_of(user)[0].workspace
+
+
+def _open_session(user: User, workspace: Workspace, *, address: str | None, client: str | None) -> Secret:
+    token = Secret(secrets.token_urlsafe(32))
+    row = LoginSession(
+        id=new_id("ses"),
+        token_digest=_token_digest(token),
+        user_id=user.id,
+        workspace_id=workspace.id,
+        created_at=now(),
+        last_seen_at=now(),
+        expires_at=now() + SESSION_LIFETIME,
+        address=address,
+        client=client[:_CLIENT_LENGTH] if client else None,
+    )
+    db.session.add(row)
+    db.session.flush()
+    audit.record(workspace.id, _actor(user, address, client), "user:sign_in", object_id=user.id, object_name=user.email)
+    return token
+
+
+def _actor(user: User, address: str | None, client: str | None) -> Actor:
+    return Actor(kind="user", name=user.email, id=user.id, address=address, client=client)
+
+
+def _token_digest(token: Secret) -> bytes:
+    return parts().session_digests.digest(token.reveal())

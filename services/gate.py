@@ -1,0 +1,276 @@
+"""The gate of ``/v1``: who calls, and may they? One ordered list of checks, one verdict.
+
+Pages, ``/v1/keys/verify`` and the Bearer decorator judge by this list. An expected "no" is a verdict and not an
+exception; ``REASONS`` says what each code means to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, select
+
+from models import ApiKey, ApiKeySecret, Workspace
+from models.base import now
+from models.quick import DatabaseUnavailable, Prepared
+from services.errors import DatabaseAway, LimiterAway
+from services.key_format import ParsedKey
+from services.parts import Parts, parts
+from services.rate_limits import RateState, StoreUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a caller showed: the two key headers as sent, and the facts the checks need. Nothing of the web."""
+
+    authorization: str | None
+    x_api_key: str | None
+    address: str
+    encrypted: bool
+    from_browser: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """The key, its secret and its workspace as one read found them."""
+
+    key_id: str
+    secret_id: str
+    secret_ends_at: datetime | None
+    workspace_id: str
+    name: str
+    kind: str
+    environment: str
+    scopes: list[str]
+    expires_at: datetime | None
+    disabled_at: datetime | None
+    plan: str
+    requests_per_minute: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """What a refusal is to the caller: HTTP status, error type and public sentence."""
+
+    status: int
+    type: str
+    message: str
+
+
+REASONS = {
+    "https_required": Reason(403, "permission_error", "Use HTTPS. A key sent over plain HTTP can be read on the way."),
+    "authentication_required": Reason(
+        401, "authentication_error", "Send your API key as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
+    ),
+    "ambiguous_credentials": Reason(
+        400, "invalid_request_error", "Send the key in one header, Authorization or X-API-Key, not in both."
+    ),
+    "invalid_api_key": Reason(403, "permission_error", "The provided API key is invalid."),
+    "disabled_api_key": Reason(403, "permission_error", "The API key is disabled."),
+    "expired_api_key": Reason(403, "permission_error", "API key has expired"),
+    "plan_required": Reason(403, "permission_error", "The workspace's plan has no API access."),
+    "secret_key_in_browser": Reason(
+        403,
+        "permission_error",
+        "A secret key must not be used in a browser, where everybody can read it. Use a publishable key, "
+        "and replace this one.",
+    ),
+    "insufficient_scope": Reason(403, "permission_error", "Scope '{required}' is required for this endpoint"),
+    "rate_limit_exceeded": Reason(
+        429, "rate_limit_error", "Rate limit exceeded. Please retry after {retry_after} seconds."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``code`` is None for a yes. ``key`` is set as soon as a key was recognised, also when it is refused."""
+
+    code: str | None
+    key: KeyFacts | None = None
+    rate: RateState | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def allowed(self) -> bool:
+        return self.code is None
+
+    @property
+    def message(self) -> str:
+        """The public sentence of a refusal."""
+        if self.code is None:
+            return ""
+        return REASONS[self.code].message.format(**self.details)
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is known so far while the checks run."""
+
+    presented: Presented
+    scope: str | None
+    parts: Parts
+    text: str = ""
+    parsed: ParsedKey | None = None
+    key: KeyFacts | None = None
+    rate: RateState | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def judge(presented: Presented, scope: str | None) -> Verdict:
+    """Run the checks in their order; the first that says no gives the verdict.
+
+    Raises DatabaseAway or LimiterAway when the portal cannot tell: that is never a yes and never a no.
+    """
+    case = _Case(presented, scope, parts())
+    try:
+        for _name, check in CHECKS:
+            code = check(case)
+            if code is not None:
+                return _refusal(case, code)
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+    except StoreUnavailable as error:
+        raise LimiterAway from error
+    return Verdict(None, case.key, case.rate)
+
+
+def _refusal(case: _Case, code: str) -> Verdict:
+    if case.key is None:
+        # Somebody who tries one key after another is slowed down, whatever the key looks like.
+        tries = case.parts.limits.hit(f"failures:{case.presented.address}", case.parts.auth_failures_per_minute)
+        if not tries.allowed:
+            return Verdict("rate_limit_exceeded", details={"retry_after": tries.retry_after})
+    elif case.rate is None and (limit := _workspace_limit(case)) > 0:
+        case.rate = case.parts.limits.peek(case.key.workspace_id, limit)
+    return Verdict(code, case.key, case.rate, case.details)
+
+
+# ---- the checks, in the order of CHECKS
+
+
+def _encrypted(case: _Case) -> str | None:
+    return None if case.presented.encrypted else "https_required"
+
+
+def _form(case: _Case) -> str | None:
+    authorization, x_api_key = case.presented.authorization, case.presented.x_api_key
+    if authorization is not None and x_api_key is not None:
+        return "ambiguous_credentials"
+    if authorization is not None:
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return "authentication_required"
+    else:
+        text = x_api_key or ""
+    case.text = text.strip(" ")
+    case.parsed = case.parts.key_format.parse(case.text)
+    return "authentication_required" if case.parsed is None else None
+
+
+def _checksum(case: _Case) -> str | None:
+    assert case.parsed is not None
+    if case.parsed.checksum_holds:
+        return None
+    # As slow as an unknown key, so that the time tells nothing.
+    _find(case.parts, case.text)
+    return "invalid_api_key"
+
+
+def _known(case: _Case) -> str | None:
+    key = _find(case.parts, case.text)
+    if key is None or (key.secret_ends_at is not None and key.secret_ends_at <= now()):
+        return "invalid_api_key"
+    case.key = key
+    return None
+
+
+def _enabled(case: _Case) -> str | None:
+    assert case.key is not None
+    return None if case.key.disabled_at is None else "disabled_api_key"
+
+
+def _expiry(case: _Case) -> str | None:
+    assert case.key is not None
+    expires_at = case.key.expires_at
+    if expires_at is None or now() < expires_at:
+        return None
+    case.details = {"expired_at": expires_at.isoformat().replace("+00:00", "Z")}
+    return "expired_api_key"
+
+
+def _plan(case: _Case) -> str | None:
+    assert case.key is not None
+    return None if case.parts.plans.plan_named(case.key.plan).api_access else "plan_required"
+
+
+def _origin(case: _Case) -> str | None:
+    assert case.key is not None
+    return "secret_key_in_browser" if case.key.kind == "secret" and case.presented.from_browser else None
+
+
+def _scope(case: _Case) -> str | None:
+    assert case.key is not None
+    if case.scope is None or case.scope in case.key.scopes:
+        return None
+    case.details = {"required": case.scope, "granted": case.key.scopes}
+    return "insufficient_scope"
+
+
+def _rate(case: _Case) -> str | None:
+    assert case.key is not None
+    case.rate = case.parts.limits.hit(case.key.workspace_id, _workspace_limit(case))
+    if case.rate.allowed:
+        return None
+    case.details = {"retry_after": case.rate.retry_after}
+    return "rate_limit_exceeded"
+
+
+# A refusal before the rate check does not use up the customer's rate.
+CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
+    ("https", _encrypted),
+    ("form", _form),
+    ("checksum", _checksum),
+    ("known", _known),
+    ("enabled", _enabled),
+    ("expiry", _expiry),
+    ("plan", _plan),
+    ("origin", _origin),
+    ("scope", _scope),
+    ("rate", _rate),
+)
+
+
+def _workspace_limit(case: _Case) -> int:
+    assert case.key is not None
+    return case.key.requests_per_minute or case.parts.plans.plan_named(case.key.plan).requests_per_minute
+
+
+# One indexed read tells everything the checks ask, and sees every change committed before it began.
+_FIND = Prepared(
+    select(
+        ApiKey.id,
+        ApiKeySecret.id,
+        ApiKeySecret.ends_at,
+        Workspace.id,
+        ApiKey.name,
+        ApiKey.kind,
+        ApiKey.environment,
+        ApiKey.scopes,
+        ApiKey.expires_at,
+        ApiKey.disabled_at,
+        Workspace.plan,
+        Workspace.requests_per_minute,
+    )
+    .join(ApiKey, ApiKey.id == ApiKeySecret.api_key_id)
+    .join(Workspace, Workspace.id == ApiKey.workspace_id)
+    .where(ApiKeySecret.digest == bindparam("digest", type_=ApiKeySecret.digest.type), ApiKey.deleted_at.is_(None))
+)
+
+
+def _find(tools: Parts, text: str) -> KeyFacts | None:
+    row = tools.quick.one(_FIND, {"digest": tools.key_digests.digest(text)})
+    return None if row is None else KeyFacts(*row)

@@ -1,0 +1,94 @@
+"""What a provider's failure becomes for the caller: our envelope, the provider's own words, none of its key.
+
+| the provider | status | code |
+| --- | --- | --- |
+| refuses the key (401) | 502 | ``provider_rejected_key`` |
+| has no credit left for it (402, or 429 ``insufficient_quota``) | 402 | ``provider_out_of_credit`` |
+| limits the rate (429) | 429 | ``provider_rate_limited`` |
+| refuses the request (400, 404, 409, 413, 422) | the same | ``provider_error`` |
+| fails or does anything else | 502 | ``provider_error`` |
+| cannot be reached, or not in time | 503 | ``provider_unreachable`` |
+
+401 is never passed on, so that nobody takes it for a word about their own API key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from services.errors import PortalError, ProviderFailed
+from services.gateway.providers import Provider
+from services.secret import Secret
+
+MOST_BYTES = 64 * 1024
+_LONGEST_WORDS = 500
+_ABOUT_THE_REQUEST = {400, 404, 409, 413, 422}
+_UNREACHABLE_RETRY_SECONDS = 5
+_KEY_LIKE = re.compile(r"\S*(?:sk-|\*{3})\S*")
+# openai's clients stop trying when they see this (https://github.com/openai/openai-python, _base_client.py).
+_NO_RETRY = {"x-should-retry": "false"}
+
+
+def unreachable(provider: Provider, reason: str) -> ProviderFailed:
+    """The provider did not answer."""
+    return ProviderFailed(
+        f"{provider.title} could not be reached: {reason}.",
+        status=503,
+        code="provider_unreachable",
+        retry_after=_UNREACHABLE_RETRY_SECONDS,
+    )
+
+
+def refusal(provider: Provider, status: int, retry_after: str | None, content: bytes, key: Secret) -> PortalError:
+    """The provider answered with something other than 200."""
+    error = _error_object(content)
+    words = _without_key(str(error.get("message") or ""), key)
+    said = f"{provider.title} said: {words}" if words else f"{provider.title} answered with status {status}."
+    if status == 401:
+        return ProviderFailed(
+            f"{provider.title} did not accept this workspace's provider key. {said}",
+            code="provider_rejected_key",
+            headers=_NO_RETRY,
+        )
+    if status == 402 or "insufficient_quota" in (error.get("code"), error.get("type")):
+        return ProviderFailed(said, status=402, code="provider_out_of_credit", headers=_NO_RETRY)
+    if status == 429:
+        seconds = int(retry_after) if retry_after and retry_after.isdigit() else None
+        return ProviderFailed(said, status=429, code="provider_rate_limited", retry_after=seconds)
+    if status in _ABOUT_THE_REQUEST:
+        param = error.get("param")
+        return ProviderFailed(said, status=status, param=param if isinstance(param, str) else None)
+    return ProviderFailed(said, headers={} if status >= 500 else _NO_RETRY)
+
+
+def as_event(failure: PortalError, request_id: str) -> dict[str, Any]:
+    """Return the ``error`` object that ends a broken stream."""
+    return {
+        "type": failure.type,
+        "code": failure.code,
+        "message": failure.message,
+        "param": None,
+        "retry_after": None,
+        "details": {},
+        "request_id": request_id,
+    }
+
+
+def _error_object(content: bytes) -> dict[str, Any]:
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
+
+
+def _without_key(words: str, key: Secret) -> str:
+    """Leave out every word that shows the key or a part of it; providers quote it with its middle starred out."""
+    value = key.reveal()
+    marks = {value[:6], value[-4:]} if len(value) >= 12 else {value}
+    kept = ["[key]" if any(mark in word for mark in marks) else word for word in words.split()]
+    return _KEY_LIKE.sub("[key]", " ".join(kept))[:_LONGEST_WORDS]

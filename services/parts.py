@@ -1,0 +1,46 @@
+"""What the services are made with: built once by ``app.py`` from the settings, found here by everybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from models.quick import Quick
+from services.digest import Digester
+from services.gateway.providers import Provider
+from services.gateway.upstream import Upstream
+from services.key_format import KeyFormat
+from services.plans import PlanTable
+from services.rate_limits import RateLimits
+from services.vault import Vault
+
+_NAME = "arka"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The tools that settings decide about, one set for each app."""
+
+    quick: Quick
+    key_format: KeyFormat
+    key_digests: Digester
+    session_digests: Digester
+    setup_digests: Digester
+    vault: Vault
+    plans: PlanTable
+    limits: RateLimits
+    auth_failures_per_minute: int
+    providers: dict[str, Provider]
+    upstream: Upstream
+
+
+def parts() -> Parts:
+    """Return the parts of the app at work."""
+    return cast(Parts, current_app.extensions[_NAME])
+
+
+def install(app_extensions: dict[str, object], made: Parts) -> None:
+    """Put the parts where ``parts`` finds them."""
+    app_extensions[_NAME] = made

@@ -1,0 +1,126 @@
+"""Workspaces, their members and their plan."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from sqlalchemy import select
+
+from extensions import db
+from models import LoginSession, Membership, User, Workspace
+from models.base import new_id, now, one_at_a_time, transaction
+from services import audit
+from services.actor import Actor
+from services.errors import InvalidInput, NotFound
+from services.parts import parts
+from services.permissions import Role
+from services.plans import FIRST_PLAN
+
+_SLUG_LENGTH = 40
+MOST_REQUESTS_PER_MINUTE = 1_000_000
+
+
+def create(name: str, *, owner: User | None, actor: Actor, plan: str = FIRST_PLAN) -> Workspace:
+    """Make a workspace; its slug comes from the name. A demo workspace may begin without an owner."""
+    with transaction() as session:
+        one_at_a_time("workspace:create")
+        workspace = Workspace(
+            id=new_id("ws"),
+            slug=_free_slug(name),
+            name=name[:60],
+            plan=plan,
+            requests_per_minute=None,
+            created_at=now(),
+        )
+        session.add(workspace)
+        session.flush()
+        audit.record(workspace.id, actor, "workspace:create", object_id=workspace.id, object_name=workspace.name)
+        if owner is not None:
+            add_member(workspace, owner, Role.OWNER, actor=actor)
+    return workspace
+
+
+def add_member(workspace: Workspace, user: User, role: Role, *, actor: Actor) -> Membership:
+    """Give a user a place in the workspace."""
+    with transaction() as session:
+        membership = Membership(workspace_id=workspace.id, user_id=user.id, role=role.value, created_at=now())
+        session.add(membership)
+        session.flush()
+        audit.record(
+            workspace.id, actor, "member:add", object_id=user.id, object_name=user.email, details={"role": role.value}
+        )
+    return membership
+
+
+def all_workspaces() -> list[Workspace]:
+    """Every workspace, for the operator."""
+    return list(db.session.scalars(select(Workspace).order_by(Workspace.slug)))
+
+
+def without_members() -> list[Workspace]:
+    """Workspaces that nobody can open, such as the demo before there is an operator."""
+    query = select(Workspace).outerjoin(Membership).where(Membership.user_id.is_(None))
+    return list(db.session.scalars(query.order_by(Workspace.created_at)))
+
+
+def get_by_slug(slug: str) -> Workspace:
+    """Raises NotFound."""
+    workspace = db.session.scalars(select(Workspace).where(Workspace.slug == slug)).first()
+    if workspace is None:
+        raise NotFound(f"There is no workspace {slug!r}.")
+    return workspace
+
+
+def memberships_of(user: User) -> list[Membership]:
+    """Where the user belongs, oldest first."""
+    query = select(Membership).where(Membership.user_id == user.id)
+    return list(db.session.scalars(query.order_by(Membership.created_at, Membership.workspace_id)))
+
+
+def find_membership(user_id: str, workspace_id: str) -> Membership | None:
+    return db.session.get(Membership, (workspace_id, user_id))
+
+
+def look_at(session_row: LoginSession, workspace_id: str) -> None:
+    """Let a signed-in browser look at another workspace of its user. Raises NotFound for any other."""
+    with transaction() as session:
+        if find_membership(session_row.user_id, workspace_id) is None:
+            raise NotFound
+        session_row.workspace_id = workspace_id
+        session.flush()
+
+
+def set_plan(workspace: Workspace, plan: str, *, requests_per_minute: int | None, actor: Actor) -> None:
+    """Put the workspace on a plan, at once. ``requests_per_minute`` None means what the plan gives.
+
+    Raises InvalidInput for an unknown plan or a limit that makes no sense.
+    """
+    table = parts().plans
+    if plan not in table.plans:
+        raise InvalidInput({"plan": f"There is no plan {plan!r}. There are: {', '.join(table.plans)}."})
+    if requests_per_minute is not None:
+        if not table.plans[plan].api_access:
+            raise InvalidInput({"requests_per_minute": f"{table.plans[plan].title} has no API access to limit."})
+        if not 1 <= requests_per_minute <= MOST_REQUESTS_PER_MINUTE:
+            raise InvalidInput({"requests_per_minute": f"Give a number from 1 to {MOST_REQUESTS_PER_MINUTE:,}."})
+    with transaction() as session:
+        before = workspace.plan
+        workspace.plan = plan
+        workspace.requests_per_minute = requests_per_minute
+        session.flush()
+        details = {"from": before, "to": plan, "requests_per_minute": requests_per_minute}
+        audit.record(
+            workspace.id, actor, "plan:change", object_id=workspace.id, object_name=workspace.name, details=details
+        )
+
+
+def _free_slug(name: str) -> str:
+    """Return a slug nobody has: ``northwind-labs``, then ``northwind-labs-2`` and so on."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_SLUG_LENGTH].strip("-") or "workspace"
+    taken = set(db.session.scalars(select(Workspace.slug).where(Workspace.slug.like(f"{base}%"))))
+    number = 1
+    while (slug := base if number == 1 else f"{base}-{number}") in taken:
+        number += 1
+    return slug
