@@ -1,0 +1,112 @@
+"""The application factory: settings in, extensions bound, blueprints and errors registered. No logic."""
+
+from __future__ import annotations
+
+import os
+
+import structlog
+from dotenv import dotenv_values
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+import commands
+import config
+import models  # noqa: F401 - makes the tables known
+from blueprints import account, assets, errors, health, home, hooks, keys, overview, providers, v1, workspace
+from blueprints.template_tools import init_templates
+from extensions import csrf, db, limiter, login_manager, migrate
+from models.quick import Quick
+from services import logs, parts
+from services.digest import Digester
+from services.gateway.providers import provider_table
+from services.gateway.upstream import Upstream
+from services.key_format import KeyFormat
+from services.plans import PlanTable
+from services.rate_limits import RateLimits, storage_from_uri
+from services.vault import Vault
+
+
+def create_app(settings: config.Settings | None = None) -> Flask:
+    """Make the portal from its settings, by default those of the environment and of ``.env``.
+
+    Raises config.ConfigurationError when a setting is wrong.
+    """
+    settings = settings or load_settings()
+    logs.configure(settings.log_format)
+    for sentence in settings.unknown:
+        structlog.get_logger("settings").warning(sentence)
+
+    app = Flask(__name__, instance_path=str(settings.instance_path), static_folder=None)
+    app.config.from_mapping(flask_settings(settings))
+    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+        app.wsgi_app, x_for=settings.trusted_proxies, x_proto=settings.trusted_proxies, x_host=settings.trusted_proxies
+    )
+    hooks.init_app(app)
+    errors.init_app(app)
+    bind_extensions(app)
+    parts.install(app.extensions, make_parts(settings))
+    init_templates(app)
+    assets.init_app(app)
+    for blueprint in (health, home, account, overview, workspace, keys, providers, v1):
+        app.register_blueprint(blueprint.bp)
+    commands.init_app(app, settings)
+    return app
+
+
+def load_settings() -> config.Settings:
+    """Read the settings; the environment wins over ``.env``."""
+    from_file = {name: value for name, value in dotenv_values(config.ROOT / ".env").items() if value is not None}
+    return config.load({**from_file, **os.environ})
+
+
+def flask_settings(settings: config.Settings) -> dict[str, object]:
+    """Return what Flask and its extensions need to know."""
+    secure = settings.public_url.startswith("https://")
+    return {
+        "SECRET_KEY": settings.secret_key.reveal(),
+        "SESSION_COOKIE_NAME": "__Host-portal" if secure else "portal",
+        "SESSION_COOKIE_SECURE": secure,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "MAX_CONTENT_LENGTH": settings.max_body_mb * 1_000_000,
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "RATELIMIT_STORAGE_URI": settings.ratelimit_storage_uri,
+        "RATELIMIT_STORAGE_OPTIONS": {"wrap_exceptions": True},
+        "RATELIMIT_STRATEGY": "moving-window",
+        "WTF_CSRF_TIME_LIMIT": None,
+        # The token is enough, and no page of ours sends a referrer.
+        "WTF_CSRF_SSL_STRICT": False,
+        "BRAND": settings.brand,
+        "KEY_PREFIX": settings.key_prefix,
+        "PUBLIC_URL": settings.public_url,
+        "SALES_EMAIL": settings.sales_email,
+    }
+
+
+def bind_extensions(app: Flask) -> None:
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(config.ROOT / "migrations"), render_as_batch=True)
+    login_manager.init_app(app)
+    csrf.init_app(app)
+    limiter.init_app(app)
+
+
+def make_parts(settings: config.Settings) -> parts.Parts:
+    """Build the tools of the services."""
+    return parts.Parts(
+        quick=Quick(settings.database_url),
+        key_format=KeyFormat(settings.key_prefix),
+        key_digests=Digester(settings.secret_key, "api key"),
+        session_digests=Digester(settings.secret_key, "login session"),
+        setup_digests=Digester(settings.secret_key, "set-up link"),
+        vault=Vault(settings.master_keys),
+        plans=PlanTable.read(settings.plans_file),
+        limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
+        auth_failures_per_minute=settings.auth_failures_per_minute,
+        providers=provider_table(
+            openai_base_url=settings.openai_base_url, openrouter_base_url=settings.openrouter_base_url
+        ),
+        upstream=Upstream(
+            connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
+        ),
+    )

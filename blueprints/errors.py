@@ -1,0 +1,113 @@
+"""The one place where an exception becomes a response: a page, or the JSON shape of ``/v1``."""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+import structlog
+from flask import Flask, Response, current_app, g, render_template
+from flask_limiter import RateLimitExceeded
+from flask_wtf.csrf import CSRFError
+from limits.errors import StorageError
+from sqlalchemy import exc as database_errors
+from werkzeug.exceptions import HTTPException
+
+from blueprints.hooks import is_api
+from extensions import db, limiter
+from services.errors import (
+    DatabaseAway,
+    InvalidRequest,
+    LimiterAway,
+    NotFound,
+    PermissionRefused,
+    PortalError,
+    RateLimited,
+)
+
+_log = structlog.get_logger("error")
+
+_DATABASE_AWAY = (database_errors.OperationalError, database_errors.InterfaceError, database_errors.TimeoutError)
+
+# What the framework's own refusals are called under /v1.
+_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_input",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Register the translation of every exception."""
+    app.register_error_handler(Exception, _answer)
+
+
+def _answer(error: Exception) -> Response:
+    refusal = as_portal_error(error)
+    if refusal.status >= 500:
+        _log.error("failed", request_id=g.get("request_id"), code=refusal.code, exc_info=error)
+    if type(refusal) is PortalError and refusal.code == "internal_error" and current_app.testing:
+        raise error
+    # Whatever was begun is not to be kept, and the page below reads afresh.
+    db.session.remove()
+    g.error_code = refusal.code
+    response = _json(refusal) if is_api() else _page(refusal)
+    response.headers.extend(refusal.headers)
+    return response
+
+
+def as_portal_error(error: Exception) -> PortalError:
+    """Return the member of the error family that tells the caller about ``error``."""
+    if isinstance(error, PortalError):
+        return error
+    if isinstance(error, RateLimitExceeded):
+        return _too_many_attempts()
+    if isinstance(error, CSRFError):
+        return InvalidRequest("This form has expired. Go back, load the page again and send it once more.")
+    if isinstance(error, HTTPException):
+        return _from_framework(error)
+    if isinstance(error, _DATABASE_AWAY):
+        return DatabaseAway()
+    if isinstance(error, StorageError):
+        return LimiterAway()
+    return PortalError()
+
+
+def _from_framework(error: HTTPException) -> PortalError:
+    status = error.code or 500
+    if status == 404:
+        return NotFound(None if not is_api() else "There is no such endpoint.")
+    if status >= 500:
+        return PortalError(status=status)
+    kind = PermissionRefused if status in (401, 403) else InvalidRequest
+    headers = {name: value for name, value in error.get_headers() if name in ("Allow", "Location")}
+    return kind(error.description, status=status, code=_CODES.get(status, "invalid_request"), headers=headers)
+
+
+def _too_many_attempts() -> RateLimited:
+    current = limiter.current_limit
+    return RateLimited(max(1, round(current.reset_at - time.time())) if current else 60)
+
+
+def _json(error: PortalError) -> Response:
+    body = {
+        "success": False,
+        "error": {
+            "type": error.type,
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+            "retry_after": error.retry_after,
+            "details": error.details,
+            "request_id": g.get("request_id"),
+        },
+    }
+    return Response(orjson.dumps(body, default=str), error.status, content_type="application/json")
+
+
+def _page(error: PortalError) -> Response:
+    page = render_template("errors/page.html", error=error, request_id=g.get("request_id"))
+    return Response(page, error.status, content_type="text/html; charset=utf-8")

@@ -1,0 +1,128 @@
+"""The decorator that guards an endpoint by API key: ``@bearer_required("tasks:write")``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flask import Response, current_app, g, make_response, request
+
+from blueprints.errors import as_portal_error
+from services.errors import PortalError, RateLimited
+from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
+from services.gateway.relay import Stream
+from services.metering import Call, Meter
+from services.parts import parts
+
+View = Callable[..., Any]
+MARK = "required_scope"
+NO_SCOPE = "any key"
+
+# RFC 6750, section 3.1: what WWW-Authenticate says besides the scheme.
+_BEARER_ERRORS = {"authentication_required": None, "insufficient_scope": "insufficient_scope"}
+
+
+def bearer_required(scope: str | None) -> Callable[[View], View]:
+    """Let in callers whose API key passes every check of the gate and holds ``scope`` (None: any key).
+
+    Inside the view ``current_call()`` tells the key. The call becomes a row of usage before its answer goes out.
+    """
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Response:
+            g.api = True
+            meter = Meter(parts().quick)
+            verdict = judge(_presented(), scope)
+            g.rate = verdict.rate
+            if verdict.key is not None:
+                g.call = _call(verdict.key)
+            if not verdict.allowed:
+                return _refuse(verdict, meter)
+            return _answer(view, args, kwargs, meter)
+
+        setattr(guarded, MARK, scope or NO_SCOPE)
+        return guarded
+
+    return decorate
+
+
+def current_call() -> Call:
+    """The call being answered; only behind ``bearer_required``."""
+    call: Call = g.call
+    return call
+
+
+def _answer(view: View, args: Any, kwargs: Any, meter: Meter) -> Response:
+    call = current_call()
+    try:
+        response = make_response(view(*args, **kwargs))
+    except Exception as error:
+        refusal = as_portal_error(error)
+        meter.record(call, refusal.status, refusal.code)
+        raise
+    stream = response.response
+    if isinstance(stream, Stream):
+        meter.open(call, response.status_code)
+        stream.settle = functools.partial(meter.settle, call)
+    else:
+        meter.record(call, response.status_code, None)
+    return response
+
+
+def _refuse(verdict: Verdict, meter: Meter) -> Response:
+    assert verdict.code is not None
+    reason = REASONS[verdict.code]
+    if verdict.key is not None:
+        meter.record(current_call(), reason.status, verdict.code)
+    if verdict.code == "rate_limit_exceeded":
+        raise RateLimited(verdict.details["retry_after"])
+    headers = {}
+    if reason.status in (401, 403):
+        headers["WWW-Authenticate"] = _challenge(verdict)
+    raise PortalError(
+        verdict.message,
+        code=verdict.code,
+        status=reason.status,
+        type=reason.type,
+        details=verdict.details,
+        headers=headers,
+    )
+
+
+def _challenge(verdict: Verdict) -> str:
+    error = _BEARER_ERRORS.get(verdict.code or "", "invalid_token")
+    words = [f'Bearer realm="{current_app.config["KEY_PREFIX"]}"']
+    if error is not None:
+        words.append(f'error="{error}"')
+    if error == "insufficient_scope":
+        words.append(f'scope="{verdict.details["required"]}"')
+    return ", ".join(words)
+
+
+def _presented() -> Presented:
+    address = request.remote_addr or ""
+    return Presented(
+        authorization=request.headers.get("Authorization"),
+        x_api_key=request.headers.get("X-API-Key"),
+        address=address,
+        encrypted=request.is_secure or _is_loopback(address),
+        from_browser="Origin" in request.headers or "Sec-Fetch-Site" in request.headers,
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    """Loopback, or a Unix socket, which has no address: nobody listens on the way."""
+    return address.removeprefix("::ffff:").startswith("127.") or address in ("::1", "")
+
+
+def _call(key: KeyFacts) -> Call:
+    rule = request.url_rule.rule if request.url_rule else request.path
+    return Call(
+        request_id=g.request_id,
+        key=key,
+        endpoint=rule.removeprefix("/v1/"),
+        address=request.remote_addr or "",
+        client=request.headers.get("User-Agent"),
+    )

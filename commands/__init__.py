@@ -1,0 +1,15 @@
+"""The commands of ``flask --app app ...``: callers of services, as views are."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+import config
+from commands import audit, key, provider, serve, user, workspace
+
+
+def init_app(app: Flask, settings: config.Settings) -> None:
+    """Register every command."""
+    for group in (audit.group, key.group, provider.group, user.group, workspace.group):
+        app.cli.add_command(group)
+    app.cli.add_command(serve.command(settings))

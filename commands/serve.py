@@ -1,0 +1,149 @@
+"""``flask serve``: bring the database up to date, start the production server, and keep it running."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from types import FrameType
+
+import click
+import flask_migrate
+from flask.cli import with_appcontext
+
+import config
+from commands.tools import refusals_told
+from services import accounts, first_start
+from services.secret import Secret
+
+_START_SECONDS = 30
+# A server that dies at once, time after time, is started again more and more slowly.
+_RESTART_PAUSES = (0.2, 1, 2, 5, 10)
+_STEADY_SECONDS = 60
+
+
+def command(settings: config.Settings) -> click.Command:
+    """Return the command for these settings."""
+
+    @click.command("serve")
+    @with_appcontext
+    @refusals_told
+    def serve() -> None:
+        """Start the portal: upgrade the database, serve, and show how to begin."""
+        _refuse_taken_port(settings)
+        flask_migrate.upgrade()
+        demo_key = first_start.make_demo() if settings.demo else None
+        welcome = _welcome(settings, accounts.set_up_token(), demo_key)
+        sys.exit(_Server(settings).run(welcome))
+
+    return serve
+
+
+class _Server:
+    """The server process: started, watched and started again when it dies, stopped when we are told to stop."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+
+    def run(self, welcome: str) -> int:
+        """Serve until told to stop; return the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        failures = 0
+        while not self._stopping:
+            began = time.monotonic()
+            self._process = subprocess.Popen(_server_command(self._settings), start_new_session=False)
+            if welcome and self._wait_until_up():
+                click.echo(welcome)
+                welcome = ""
+            status = self._process.wait()
+            if self._stopping:
+                return 0
+            if welcome:
+                click.echo("The server did not start; the lines above say why.", err=True)
+                return status or 1
+            failures = 0 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
+            pause = _RESTART_PAUSES[min(failures, len(_RESTART_PAUSES)) - 1] if failures else 0
+            click.echo(f"The server ended with status {status}; it is started again in {pause} s.", err=True)
+            time.sleep(pause)
+        return 0
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def _wait_until_up(self) -> bool:
+        assert self._process is not None
+        url = f"http://{_local_address(self._settings.host)}:{self._settings.port}/healthz"
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None and not self._stopping:
+            try:
+                with urllib.request.urlopen(url, timeout=2):
+                    return True
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        return False
+
+
+def _server_command(settings: config.Settings) -> list[str]:
+    options = {
+        "--interface": "wsgi",
+        "--http": "1",
+        "--host": settings.host,
+        "--port": str(settings.port),
+        "--workers": str(settings.workers),
+        "--blocking-threads": str(settings.threads),
+        "--backlog": "4096",
+        "--backpressure": str(settings.threads),
+        "--respawn-interval": "0.2",
+        "--log-level": "error",
+    }
+    flags = ["--no-ws", "--respawn-failed-workers", "--factory"]
+    words = [word for option in options.items() for word in option]
+    return [sys.executable, "-m", "granian", *words, *flags, "app:create_app"]
+
+
+def _refuse_taken_port(settings: config.Settings) -> None:
+    """The server itself would share a port with another one instead of failing."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise click.ClickException(
+                f"Cannot listen on {settings.host} port {settings.port} ({error.strerror}). "
+                "Choose another port with ARKA_PORT."
+            ) from None
+
+
+def _local_address(host: str) -> str:
+    """Return the address at which a server on ``host`` is reached from this machine."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{local}]" if ":" in local else local
+
+
+def _welcome(settings: config.Settings, set_up_token: Secret | None, demo_key: Secret | None) -> str:
+    lines = ["", f"{settings.brand} portal is running at {settings.public_url}", ""]
+    if set_up_token is not None:
+        lines += ["Make the operator's account with this one-time link:", ""]
+        lines += [f"  {settings.public_url}/setup/{set_up_token.reveal()}", ""]
+    else:
+        lines += ["Sign in:", "", f"  {settings.public_url}/sign-in", ""]
+    if demo_key is not None:
+        lines += ['Try the API. The demo\'s test key is shown only now; add "stream": true to stream:', ""]
+        lines += [
+            f"  curl {settings.public_url}/v1/chat/completions \\",
+            f'    -H "Authorization: Bearer {demo_key.reveal()}" \\',
+            '    -H "Content-Type: application/json" \\',
+            """    -d '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello, world!"}]}'""",
+            "",
+        ]
+    return "\n".join([*lines, "Stop it with Ctrl-C."])

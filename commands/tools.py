@@ -1,0 +1,69 @@
+"""What commands share: who acts, secrets from standard input, and refusals as one sentence."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import Any
+
+import click
+from sqlalchemy import exc as database_errors
+
+from services.actor import Actor
+from services.errors import PortalError
+from services.secret import Secret
+
+_SPAN = re.compile(r"(\d{1,5})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Span(click.ParamType[timedelta]):
+    """A span of time such as ``90m``, ``12h``, ``30d`` or ``4w``."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        match = _SPAN.fullmatch(str(value))
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is not a span of time; write it like 90m, 12h, 30d or 4w.", param, ctx)
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def actor() -> Actor:
+    """Return whom the audit log names: the person at the shell, as the system knows them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "unknown"
+    return Actor(kind="command", name=f"{name} (command)")
+
+
+def secret_from_input(what: str) -> Secret:
+    """Read a secret: asked for without echo at a terminal, else the first line of standard input."""
+    if sys.stdin.isatty():
+        return Secret(getpass.getpass(f"{what}: "))
+    return Secret(sys.stdin.readline().rstrip("\r\n"))
+
+
+def refusals_told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a refusal into its sentence on standard error and exit status 1."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except PortalError as error:
+            raise click.ClickException(error.message) from error
+        except (database_errors.OperationalError, database_errors.ProgrammingError) as error:
+            text = str(error.orig).lower()
+            if "no such table" in text or "does not exist" in text:
+                raise click.ClickException(
+                    "The database has no tables yet. Run `flask --app app db upgrade` first."
+                ) from error
+            raise click.ClickException(f"The database cannot be used: {error.orig}") from error
+
+    return wrapped
