@@ -21,7 +21,6 @@ from services.digest import Digester
 from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
-from services.plans import PlanTable
 from services.rate_limits import RateLimits, storage_from_uri
 from services.vault import Vault
 
@@ -100,7 +99,7 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         session_digests=Digester(settings.secret_key, "login session"),
         setup_digests=Digester(settings.secret_key, "set-up link"),
         vault=Vault(settings.master_keys),
-        plans=PlanTable.read(settings.plans_file),
+        plans=settings.plans,
         limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
         auth_failures_per_minute=settings.auth_failures_per_minute,
         providers=provider_table(

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
+
+from services.plans import PlanTable
 from services.secret import Secret
 
 PREFIX = "ARKA_"
 ROOT = Path(__file__).resolve().parent
 
 
-class ConfigurationError(Exception):
-    """One sentence for each setting that is wrong; the portal does not start with it."""
+class ConfigurationError(click.ClickException):
+    """One sentence for each setting that is wrong. A command that meets it prints it and stops."""
 
 
 # ---- kinds: each reads one text or raises ValueError with the end of a sentence "ARKA_X must be ..."
@@ -68,6 +71,10 @@ def _path(value: str) -> Path:
     return ROOT / Path(_text(value)).expanduser()
 
 
+def _plans(value: str) -> PlanTable:
+    return PlanTable.read(_path(value))
+
+
 def _http_url(value: str) -> str:
     url = urlsplit(_text(value))
     if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
@@ -78,14 +85,22 @@ def _http_url(value: str) -> str:
 def _database_url(value: str) -> str:
     if not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must begin with sqlite:/// or postgresql://")
-    return re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", value.strip())
+    if ":memory:" in value:
+        raise ValueError("must name a file: every process would have a memory of its own")
+    return re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", _with_absolute_file(value.strip()))
 
 
 def _storage_uri(value: str) -> str:
     schemes = ("sqlite:///", "redis://", "rediss://", "redis+unix://", "valkey://", "memory://")
     if not value.startswith(schemes):
         raise ValueError("must begin with sqlite:/// or redis://")
-    return value.strip()
+    return _with_absolute_file(value.strip())
+
+
+def _with_absolute_file(url: str) -> str:
+    """Let a relative SQLite file mean the same for every library: one beside ``app.py``."""
+    scheme, separator, path = url.partition("sqlite:///")
+    return url if scheme or not separator else f"sqlite:///{ROOT / path}"
 
 
 def _key_prefix(value: str) -> str:
@@ -145,7 +160,9 @@ def _setting(
 ) -> Any:
     """A row: how its text is read, its default (None: made or derived, as ``shown`` says), and what it means."""
     return dataclasses.field(
-        metadata={"kind": kind, "default": default, "meaning": meaning, "shown": shown or default, "secret": secret}
+        # A repr of the settings must not show keys, or the password inside an address.
+        repr=not secret,
+        metadata={"kind": kind, "default": default, "meaning": meaning, "shown": shown or default, "secret": secret},
     )
 
 
@@ -210,7 +227,7 @@ class Settings:
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
     sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
-    plans_file: Path = _setting(_path, "services/plans.toml", "The table of plans.")
+    plans: PlanTable = _setting(_plans, "services/plans.toml", "File with the table of plans.")
     demo: bool = _setting(
         _switch, "1", "1: the first start of an empty instance makes a demo workspace with a test key."
     )
@@ -220,8 +237,11 @@ class Settings:
     unknown: tuple[str, ...] = ()
 
 
+# Where the field holds something other than the text that the setting gives.
+_OTHER_NAMES = {"master_keys": "ARKA_MASTER_KEY", "plans": "ARKA_PLANS_FILE"}
+
 _NAMES = {
-    ("ARKA_MASTER_KEY" if field.name == "master_keys" else PREFIX + field.name.upper()): field
+    _OTHER_NAMES.get(field.name, PREFIX + field.name.upper()): field
     for field in dataclasses.fields(Settings)
     if field.metadata
 }

@@ -104,7 +104,7 @@ class Quick:
         for last_try in (False, True):
             try:
                 connection = self.engine.raw_connection()
-            except (sqlalchemy_errors.DBAPIError, sqlalchemy_errors.TimeoutError) as error:
+            except (*self._operational_errors, sqlalchemy_errors.TimeoutError) as error:
                 raise DatabaseUnavailable from error
             try:
                 cursor = connection.cursor()
@@ -115,9 +115,11 @@ class Quick:
                     return compiled.row(cursor.fetchone())
                 return [compiled.row(row) for row in cursor.fetchall()]
             except self._operational_errors as error:
-                lost = self.engine.dialect.is_disconnect(error, None, None)
+                lost = self.engine.dialect.is_disconnect(error, connection.driver_connection, None)
                 if lost:
+                    # The others in the pool died with it.
                     connection.invalidate(error)
+                    self.engine.dispose()
                 if not lost or last_try:
                     raise DatabaseUnavailable from error
             finally:
@@ -125,7 +127,7 @@ class Quick:
         raise AssertionError("the second try returns or raises")
 
     @property
-    def _operational_errors(self) -> Any:
+    def _operational_errors(self) -> tuple[Any, ...]:
         driver: Any = self.engine.dialect.dbapi
         return (driver.OperationalError, driver.InterfaceError)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -44,7 +45,7 @@ def configure(log_format: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -56,6 +57,15 @@ def configure(log_format: str) -> None:
     root.setLevel(logging.INFO)
     # Its progress is of no interest at every start.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+class _StandardError(logging.Handler):
+    """Writes each entry to what standard error is at that moment. An entry that cannot be written is dropped:
+    the library's own complaint about it would show the entry as it was before it was cleaned."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(self.format(record) + "\n")
 
 
 def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

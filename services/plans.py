@@ -32,14 +32,16 @@ class PlanTable:
 
     @classmethod
     def read(cls, path: Path) -> PlanTable:
-        """Read the table. Raises ValueError with a sentence when it cannot be used."""
+        """Read the table. Raises ValueError with the end of a sentence when it cannot be used."""
         try:
             rows = tomllib.loads(path.read_text())
             plans = {name: _plan(name, row) for name, row in rows.items()}
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"The plan table {path.name} cannot be read: {error!r}.") from None
+            raise ValueError(f"names the plan table {path.name}, which cannot be read: {error!r}") from None
         if FIRST_PLAN not in plans:
-            raise ValueError(f"The plan table {path.name} has no plan {FIRST_PLAN!r}, on which workspaces begin.")
+            raise ValueError(f"names the plan table {path.name} without {FIRST_PLAN!r}, on which workspaces begin")
+        if not any(plan.api_access for plan in plans.values()):
+            raise ValueError(f"names the plan table {path.name}, in which no plan has API access")
         return cls(plans)
 
     def plan_named(self, name: str) -> Plan:

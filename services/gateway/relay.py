@@ -40,15 +40,13 @@ class Stream:
     also when the caller hangs up, ``close`` runs once and ``settle`` is told the error's code or None.
     """
 
-    def __init__(
-        self, chunks: Iterator[bytes], call: Call, close_source: Callable[[], None], *, ends_with_done: bool
-    ) -> None:
+    def __init__(self, chunks: Iterator[bytes], call: Call, close_source: Callable[[], None]) -> None:
         self._chunks = chunks
         self._call = call
         self._close_source = close_source
         self._reader = sse.StreamReader()
-        self._ends_with_done = ends_with_done
         self._over = False
+        self._settled = False
         self._code: str | None = "caller_hung_up"
         self.settle: Callable[[str | None], None] = lambda code: None
 
@@ -59,13 +57,17 @@ class Stream:
         if self._over:
             raise StopIteration
         try:
-            chunk = next(self._chunks)
+            while not (ready := self._reader.feed(next(self._chunks))):
+                pass
         except StopIteration:
-            return self._last(None if self._reader.finished or not self._ends_with_done else _cut_off())
+            return self._last(None if self._reader.finished else _cut_off())
         except Unreachable as error:
             return self._last(_cut_off(error.reason))
-        self._reader.feed(chunk)
-        return chunk
+        if self._reader.finished:
+            # The caller may stop reading at [DONE], so the row has to be complete before it goes out.
+            self._code = None
+            self._settle_once()
+        return ready
 
     def _last(self, failure: ProviderFailed | None) -> bytes:
         """End the stream: settle first, so that the row is there when the caller sees the end."""
@@ -73,7 +75,8 @@ class Stream:
         self.close()
         if failure is None:
             raise StopIteration
-        return sse.event({"error": faults.as_event(failure, self._call.request_id)})
+        # The empty line ends an event that the provider began.
+        return b"\n" + sse.event({"error": faults.as_event(failure, self._call.request_id)})
 
     def close(self) -> None:
         """Give back the provider's connection and settle the usage row."""
@@ -81,8 +84,13 @@ class Stream:
             return
         self._over = True
         self._close_source()
-        note_usage(self._call, self._reader.usage)
-        self.settle(self._code)
+        self._settle_once()
+
+    def _settle_once(self) -> None:
+        if not self._settled:
+            self._settled = True
+            note_usage(self._call, self._reader.usage)
+            self.settle(self._code)
 
 
 def complete_chat(call: Call, body: bytes) -> Reply:
@@ -112,7 +120,7 @@ def _simulate(call: Call, request: dict[str, Any]) -> Reply:
     call.input_tokens, call.output_tokens = simulation.input_tokens, simulation.output_tokens
     if not call.streamed:
         return Reply(200, "application/json", orjson.dumps(simulation.complete()))
-    stream = Stream(simulation.stream(), call, lambda: None, ends_with_done=True)
+    stream = Stream(simulation.stream(), call, lambda: None)
     return Reply(200, sse.CONTENT_TYPE, stream)
 
 
@@ -129,7 +137,7 @@ def _relay(call: Call, request: dict[str, Any], body: bytes) -> Reply:
     if answer.status != 200:
         raise _refusal(route, answer, key)
     if call.streamed and answer.content_type.startswith(sse.CONTENT_TYPE):
-        stream = Stream(answer.chunks(), call, answer.close, ends_with_done=True)
+        stream = Stream(answer.chunks(), call, answer.close)
         return Reply(200, answer.content_type, stream)
     return _whole(call, route, answer)
 

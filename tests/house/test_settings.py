@@ -1,0 +1,160 @@
+"""Settings: one table, documented, checked at start."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import config
+from config import ROOT, ConfigurationError, Settings, load, settings_table
+from services.secret import Secret
+
+CONTRACT = [
+    "ARKA_INSTANCE_PATH",
+    "ARKA_HOST",
+    "ARKA_PORT",
+    "ARKA_WORKERS",
+    "ARKA_SECRET_KEY",
+    "ARKA_MASTER_KEY",
+    "ARKA_DATABASE_URL",
+    "ARKA_RATELIMIT_STORAGE_URI",
+    "ARKA_OPENAI_BASE_URL",
+    "ARKA_OPENROUTER_BASE_URL",
+    "ARKA_KEY_PREFIX",
+    "ARKA_BRAND",
+    "ARKA_SALES_EMAIL",
+    "ARKA_DEMO",
+]
+
+
+def given(tmp_path: Path, **settings: str) -> Settings:
+    return load({"ARKA_INSTANCE_PATH": str(tmp_path), **settings})
+
+
+def test_the_documented_table_is_the_table() -> None:
+    written = (ROOT / "docs" / "settings.md").read_text()
+    assert settings_table() in written, "run: python -c 'import config; print(config.settings_table())'"
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_names_that_outsiders_rely_on_exist(name: str) -> None:
+    assert f"| `{name}` |" in settings_table()
+
+
+def test_nothing_else_in_the_code_reads_the_environment() -> None:
+    for path in [
+        *ROOT.glob("*.py"),
+        *(p for f in ("blueprints", "commands", "models", "services") for p in ROOT.glob(f"{f}/**/*.py")),
+    ]:
+        if path.name in ("app.py", "dev.py"):
+            continue
+        assert not re.search(r"os\.environ|getenv", path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ARKA_PORT", "eighty"),
+        ("ARKA_PORT", "0"),
+        ("ARKA_PORT", "²"),
+        ("ARKA_WORKERS", "-1"),
+        ("ARKA_SECRET_KEY", ""),
+        ("ARKA_SECRET_KEY", "changeme"),
+        ("ARKA_SECRET_KEY", "x" * 64),
+        ("ARKA_MASTER_KEY", ""),
+        ("ARKA_MASTER_KEY", "00" * 32),
+        ("ARKA_MASTER_KEY", "not a key"),
+        ("ARKA_DATABASE_URL", "mysql://localhost/portal"),
+        ("ARKA_RATELIMIT_STORAGE_URI", "mongodb://localhost"),
+        ("ARKA_OPENAI_BASE_URL", "ftp://provider.example"),
+        ("ARKA_OPENAI_BASE_URL", "https://user:password@provider.example/v1"),
+        ("ARKA_KEY_PREFIX", "Arka_"),
+        ("ARKA_SALES_EMAIL", "nobody"),
+        ("ARKA_DEMO", "perhaps"),
+        ("ARKA_LOG_FORMAT", "xml"),
+        ("ARKA_PUBLIC_URL", "portal.example"),
+        ("ARKA_BRAND", " "),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_a_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{name} .+\.$"):
+        given(tmp_path, **{name: value})
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        given(tmp_path, ARKA_PORT="x", ARKA_DEMO="x", ARKA_BRAND="")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        given(tmp_path, ARKA_SECRET_KEY="hunter2", ARKA_MASTER_KEY="hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_name_that_means_nothing_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    settings = given(tmp_path, ARKA_WORKRES="2", ARKA_MASTER_KEY_FILE=str(key_file(tmp_path)))
+    assert settings.unknown == ("ARKA_WORKRES is not a setting; did you mean ARKA_WORKERS?",)
+
+
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text("0123456789abcdef" * 4 + "\n")
+    return path
+
+
+def test_a_secret_may_come_in_a_file(tmp_path: Path) -> None:
+    settings = given(tmp_path, ARKA_SECRET_KEY_FILE=str(key_file(tmp_path)))
+    assert settings.secret_key == Secret("0123456789abcdef" * 4)
+
+
+def test_a_secret_and_its_file_together_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="ARKA_SECRET_KEY_FILE are both set"):
+        given(tmp_path, ARKA_SECRET_KEY_FILE=str(key_file(tmp_path)), ARKA_SECRET_KEY="0123456789abcdef" * 4)
+
+
+def test_keys_are_made_once_with_mode_0600_and_kept(tmp_path: Path) -> None:
+    first, second = given(tmp_path), given(tmp_path)
+    assert first.secret_key == second.secret_key
+    assert first.master_keys == second.master_keys
+    for name in ("secret_key", "master_key"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("spelling", ["hex", "base64", "urlsafe"])
+def test_a_master_key_may_be_spelled_in_the_usual_ways(tmp_path: Path, spelling: str) -> None:
+    import base64
+
+    key = bytes(range(200, 232))
+    text = {
+        "hex": key.hex(),
+        "base64": base64.b64encode(key).decode(),
+        "urlsafe": base64.urlsafe_b64encode(key).decode(),
+    }[spelling]
+    assert given(tmp_path, ARKA_MASTER_KEY=text).master_keys == (key,)
+
+
+def test_several_master_keys_make_a_ring(tmp_path: Path) -> None:
+    settings = given(tmp_path, ARKA_MASTER_KEY="0123456789abcdef" * 4 + "," + "fedcba9876543210" * 4)
+    assert len(settings.master_keys) == 2
+
+
+def test_settings_do_not_print_their_secrets(tmp_path: Path) -> None:
+    settings = given(tmp_path)
+    shown = repr(settings)
+    assert (tmp_path / "secret_key").read_text().strip() not in shown
+    assert settings.master_keys[0].hex() not in shown
+    assert str(settings.master_keys[0]) not in shown
+
+
+def test_postgresql_addresses_mean_the_installed_driver(tmp_path: Path) -> None:
+    for scheme in ("postgres", "postgresql"):
+        url = given(tmp_path, ARKA_DATABASE_URL=f"{scheme}://portal@db/portal").database_url
+        assert url == "postgresql+psycopg://portal@db/portal"
+
+
+def test_the_table_of_names_is_complete() -> None:
+    assert set(config._NAMES) >= set(CONTRACT)

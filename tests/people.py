@@ -1,0 +1,159 @@
+"""The app under test and three people: alice owns a workspace, bob is a viewer in it, charlie belongs elsewhere."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import flask_migrate
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import config
+from app import create_app
+from extensions import db
+from models import Membership, User, Workspace
+from services import accounts, keys, workspaces
+from services.actor import Actor
+from services.parts import parts
+from services.permissions import Role
+from services.secret import Secret
+
+PASSWORD = "correct horse battery staple"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Someone with an account. ``workspace_id`` is the workspace they were given at sign-up."""
+
+    email: str
+    user_id: str
+    workspace_id: str
+    slug: str
+    password: str = PASSWORD
+
+    @property
+    def workspace(self) -> Workspace:
+        return db.session.get_one(Workspace, self.workspace_id)
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(kind="user", name=self.email, id=self.user_id, address="127.0.0.1", client="tests")
+
+
+class SeparateClient(FlaskClient):
+    """Sends each request as a server would: in an application context of its own, not in the test's."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        try:
+            return contextvars.Context().run(super().open, *args, **kwargs)
+        finally:
+            # What the test reads next is what the request has committed.
+            db.session.rollback()
+
+
+@pytest.fixture
+def environment(tmp_path: Path, database_url: str) -> dict[str, str]:
+    """The settings of the portal under test; a test may change them before it asks for ``app``."""
+    return {
+        "ARKA_INSTANCE_PATH": str(tmp_path / "instance"),
+        "ARKA_DATABASE_URL": database_url,
+        "ARKA_WORKERS": "2",
+    }
+
+
+@pytest.fixture
+def app(environment: dict[str, str]) -> Iterator[Flask]:
+    app = create_app(config.load(environment))
+    app.testing = True
+    app.test_client_class = SeparateClient
+    with app.app_context():
+        flask_migrate.upgrade()
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+        parts().quick.engine.dispose()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def alice(app: Flask) -> Person:
+    """Owner of a workspace on the Agency plan."""
+    person = make_person("alice@northwind.example")
+    workspaces.set_plan(person.workspace, "agency", requests_per_minute=None, actor=person.actor)
+    return person
+
+
+@pytest.fixture
+def bob(app: Flask, alice: Person) -> Person:
+    """Viewer in alice's workspace, beside a workspace of his own."""
+    person = make_person("bob@northwind.example")
+    join(person, alice, Role.VIEWER)
+    return person
+
+
+@pytest.fixture
+def charlie(app: Flask) -> Person:
+    """A stranger to alice, with an Agency workspace of his own."""
+    person = make_person("charlie@elsewhere.example")
+    workspaces.set_plan(person.workspace, "agency", requests_per_minute=None, actor=person.actor)
+    return person
+
+
+@pytest.fixture
+def mint(alice: Person) -> Callable[..., keys.Minted]:
+    """Make a key in alice's workspace: ``mint(scopes=[...], environment="live", ...)``."""
+
+    def make(
+        name: str = "",
+        *,
+        kind: str = "secret",
+        environment: str = "test",
+        scopes: list[str] | None = None,
+        expires_at: datetime | None = None,
+        owner: Person = alice,
+    ) -> keys.Minted:
+        name = name or f"key {len(keys.living(owner.workspace)) + 1}"
+        return keys.mint(
+            owner.workspace,
+            actor=owner.actor,
+            name=name,
+            kind=kind,
+            environment=environment,
+            scopes=scopes,
+            expires_at=expires_at,
+        )
+
+    return make
+
+
+def make_person(email: str) -> Person:
+    """Sign somebody up and return them."""
+    workspace = accounts.create_user(
+        email, Secret(PASSWORD), is_operator=False, actor=Actor(kind="command", name="tests")
+    )
+    user = db.session.query(User).filter_by(email=email.lower()).one()
+    return Person(email, user.id, workspace.id, workspace.slug)
+
+
+def join(person: Person, host: Person, role: Role) -> None:
+    """Make ``person`` a member of ``host``'s workspace."""
+    found = db.session.get(Membership, (host.workspace_id, person.user_id))
+    assert found is None
+    user = db.session.get_one(User, person.user_id)
+    workspaces.add_member(host.workspace, user, role, actor=host.actor)
+
+
+def bearer(secret: Secret) -> dict[str, str]:
+    """The header that presents a key."""
+    return {"Authorization": f"Bearer {secret.reveal()}"}

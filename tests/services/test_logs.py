@@ -1,0 +1,58 @@
+"""The log is cleaned of secrets before it is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import structlog
+
+from services import logs
+from services.key_format import KeyFormat
+
+KEY = KeyFormat("arka").generate("secret", "live").reveal()
+PROVIDER_KEY = "sk-proj-abcdefghijklmnop"
+
+
+@pytest.fixture(autouse=True)
+def _own_logging(capfd: pytest.CaptureFixture[str]) -> object:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    logs.configure("json")
+    yield
+    root.handlers[:], root.level = before, level
+
+
+def test_keys_are_hidden_by_their_form(capfd: pytest.CaptureFixture[str]) -> None:
+    structlog.get_logger("x").info(f"key {KEY} and {PROVIDER_KEY}", where=f"Bearer {KEY}", nested={"a": [KEY]})
+    logging.getLogger("library").warning("GET /setup/abcDEF-1 with %s", PROVIDER_KEY)
+    logging.getLogger("library").warning("redis://user:hunter2@cache:6379")
+    written = capfd.readouterr().err
+    for secret in (KEY, KEY[8:], PROVIDER_KEY, PROVIDER_KEY[3:], "hunter2", "abcDEF-1"):
+        assert secret not in written
+    assert "[hidden]" in written
+
+
+def test_fields_named_like_a_secret_are_hidden(capfd: pytest.CaptureFixture[str]) -> None:
+    structlog.get_logger("x").info("sign-in", password="hunter2", Authorization="hunter2", deep={"api_key": "hunter2"})
+    assert "hunter2" not in capfd.readouterr().err
+
+
+def test_tracebacks_are_cleaned(capfd: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise ValueError(f"cannot use {KEY}")
+    except ValueError:
+        structlog.get_logger("x").exception("failed")
+    written = capfd.readouterr().err
+    assert "ValueError: cannot use [hidden]" in written
+    assert KEY[8:] not in written
+
+
+def test_every_line_is_one_json_object_with_time_and_level(capfd: pytest.CaptureFixture[str]) -> None:
+    structlog.get_logger("x").info("one\ntwo", number=1)
+    (line,) = capfd.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert entry["event"] == "one\ntwo"
+    assert entry["level"] == "info"
+    assert entry["timestamp"].endswith("Z")
