@@ -16,13 +16,14 @@ _log = structlog.get_logger("request")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 )
+_MOST_TO_TAKE_BYTES = 1_000_000
 _TRANSPORT_SECURITY = "max-age=31536000"
 
 
 def init_app(app: Flask) -> None:
     """Register the hooks. Must come before every extension's, so that the id is there first and the headers last."""
     app.before_request(_begin)
-    app.before_request(_refuse_unstripped_text)
+    app.before_request(_refuse_unstorable_text)
     app.after_request(_finish)
 
 
@@ -36,7 +37,7 @@ def _begin() -> None:
     g.started = time.perf_counter()
 
 
-def _refuse_unstripped_text() -> None:
+def _refuse_unstorable_text() -> None:
     """Refuse NUL characters in addresses and forms: PostgreSQL cannot hold them and nobody can type them."""
     found = "\0" in request.path or "\0" in request.query_string.decode("latin-1") or "%00" in request.full_path
     if not found and not is_api() and request.method == "POST":
@@ -46,6 +47,7 @@ def _refuse_unstripped_text() -> None:
 
 
 def _finish(response: Response) -> Response:
+    _read_to_the_end()
     headers = response.headers
     headers["X-Request-Id"] = g.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"
@@ -57,6 +59,16 @@ def _finish(response: Response) -> Response:
         _add_page_headers(response)
     _write_log_line(response)
     return response
+
+
+def _read_to_the_end() -> None:
+    """Take what is left of a request that was refused before it was read.
+
+    A server closes the connection when it answers with a part of the request still on the way, and the client then
+    may see a broken pipe where our answer should be. A large body is not worth the wait.
+    """
+    if 0 < (request.content_length or 0) <= _MOST_TO_TAKE_BYTES:
+        request.stream.read()
 
 
 def _add_page_headers(response: Response) -> None:

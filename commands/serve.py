@@ -58,7 +58,7 @@ class _Server:
         failures = 0
         while not self._stopping:
             began = time.monotonic()
-            self._process = subprocess.Popen(_server_command(self._settings), start_new_session=False)
+            self._process = subprocess.Popen([sys.executable, "-m", "server"], cwd=config.ROOT)
             if welcome and self._wait_until_up():
                 click.echo(welcome)
                 welcome = ""
@@ -90,24 +90,6 @@ class _Server:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
         return False
-
-
-def _server_command(settings: config.Settings) -> list[str]:
-    options = {
-        "--interface": "wsgi",
-        "--http": "1",
-        "--host": settings.host,
-        "--port": str(settings.port),
-        "--workers": str(settings.workers),
-        "--blocking-threads": str(settings.threads),
-        "--backlog": "4096",
-        "--backpressure": str(settings.threads),
-        "--respawn-interval": "0.2",
-        "--log-level": "error",
-    }
-    flags = ["--no-ws", "--respawn-failed-workers", "--factory"]
-    words = [word for option in options.items() for word in option]
-    return [sys.executable, "-m", "granian", *words, *flags, "app:create_app"]
 
 
 def _refuse_taken_port(settings: config.Settings) -> None:

@@ -112,12 +112,10 @@ def create_operator(token: Secret, email: str, password: Secret, *, address: str
         raise SetUpLinkUsed
     email = _checked(email, password)
     password_hash = passwords.hash_password(password)
-    with transaction() as session:
+    with transaction():
         one_at_a_time("operator:create")
         if not set_up_open(token):
             raise SetUpLinkUsed
-        link = session.get_one(SetupLink, 1)
-        link.nonce, link.used_at = None, now()
         operator = _add_user(email, password_hash, is_operator=True)
         workspace = _add_workspace_of(operator, address=address, client=client)
         _adopt_ownerless_workspaces(operator, address=address, client=client)
@@ -128,6 +126,13 @@ def _token_of(link: SetupLink) -> Secret | None:
     if link.nonce is None:
         return None
     return Secret(base64.urlsafe_b64encode(parts().setup_digests.digest(link.nonce)).decode().rstrip("="))
+
+
+def _close_set_up_link() -> None:
+    """However the first operator came to be, the link makes no second one."""
+    link = db.session.get(SetupLink, 1)
+    if link is not None and link.nonce is not None:
+        link.nonce, link.used_at = None, now()
 
 
 def _adopt_ownerless_workspaces(operator: User, *, address: str | None, client: str | None) -> None:
@@ -167,6 +172,8 @@ def _add_user(email: str, password_hash: str, *, is_operator: bool) -> User:
     one_at_a_time("user:create")
     if db.session.scalars(select(User.id).where(User.email == email)).first() is not None:
         raise InvalidInput({"email": _NOT_CREATED})
+    if is_operator:
+        _close_set_up_link()
     user = User(id=new_id("usr"), email=email, password_hash=password_hash, is_operator=is_operator, created_at=now())
     db.session.add(user)
     db.session.flush()

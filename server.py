@@ -1,0 +1,69 @@
+"""The server process that ``flask serve`` watches: granian's main process and, forked from it, the workers.
+
+Run as ``python -m server``. Whatever dies, nothing is left behind: the main process ends with the one that watches it,
+and the workers with the main process, so that a server that is started again never shares the port with an old one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from flask import Flask
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from app import create_app, load_settings
+
+_PR_SET_PDEATHSIG = 1
+# A client that has not sent its headers by then is not going to.
+_HEADER_MILLISECONDS = 15_000
+
+
+def main() -> None:
+    """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
+    settings = load_settings()
+    # What the portal writes is for its owner only.
+    os.umask(0o077)
+    end_with_parent()
+    Granian(
+        "server:application",
+        factory=True,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        address=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        blocking_threads=settings.threads,
+        backlog=4096,
+        backpressure=settings.threads,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
+        respawn_failed_workers=True,
+        respawn_interval=0.2,
+        log_level=LogLevels.error,
+    ).serve()
+
+
+def application() -> Flask:
+    """Make the app of one worker process."""
+    end_with_parent()
+    return create_app()
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to send this process SIGTERM when its parent dies (prctl(2); Linux only)."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The commands that scripts outside the project rely on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.neighbours.fake_provider import FakeProvider
+from tests.neighbours.portal import Portal, running_portal
+from tests.portal.calls import CHAT, HELLO, PASSWORD, call
+
+Make = Callable[..., str]
+
+
+def test_user_create_prints_the_slug_alone(portal: Portal) -> None:
+    made = portal.command("user", "create", "mira@northwind.example", input=PASSWORD + "\n")
+    assert (made.returncode, made.stdout) == (0, "mira\n")
+    again = portal.command("user", "create", "mira@northwind.example", input=PASSWORD + "\n")
+    assert (again.returncode, again.stdout) == (1, "")
+    weak = portal.command("user", "create", "jo@northwind.example", input="short\n")
+    assert weak.returncode == 1
+    assert "at least 15 characters" in weak.stderr
+
+
+def test_an_operator_made_by_command_closes_the_set_up_link(portal: Portal) -> None:
+    assert portal.command("user", "create", "ops@people.example", "--operator", input=PASSWORD + "\n").returncode == 0
+    found = re.search(r"/setup/\S+", portal.stdout())
+    assert found
+    status, _, page = call(portal.port, None, path=found[0])
+    assert status in (404, 410)
+    assert b"<form" not in page
+
+
+def test_key_create_prints_the_key_alone_and_refuses_without_the_plan(portal: Portal, new_key: Make) -> None:
+    assert re.fullmatch(r"arka_sk_[0-9A-Za-z]{32}", new_key("live"))
+    assert re.fullmatch(r"arka_sk_test_[0-9A-Za-z]{32}", new_key("test", "--test"))
+    assert re.fullmatch(r"arka_pk_test_[0-9A-Za-z]{32}", new_key("shop", "--test", "--publishable"))
+    assert portal.command("workspace", "set-plan", "alice", "starter").returncode == 0
+    refused = portal.command("key", "create", "--workspace", "alice", "--name", "more")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Agency plan" in refused.stderr
+
+
+def test_scopes_and_expiry_of_a_key_made_by_command_hold(portal: Portal, new_key: Make) -> None:
+    key = new_key("narrow", "--test", "--scope", "models:read", "--scope", "usage:read", "--expires-in", "30d")
+    assert call(portal.port, key)[0] == 200
+    status, _, answer = call(portal.port, key, "POST", CHAT, HELLO)
+    assert (status, answer["error"]["details"]["granted"]) == (403, ["models:read", "usage:read"])
+
+
+@pytest.mark.parametrize("options", [["--scope", "nonsense"], ["--expires-in", "soon"], ["--expires-in", "0d"]])
+def test_a_wrong_option_makes_no_key(portal: Portal, new_key: Make, options: list[str]) -> None:
+    result = portal.command("key", "create", "--workspace", "alice", "--name", "x", *options)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert portal.command("key", "list").stdout == ""
+
+
+def test_a_key_can_be_listed_and_ended_by_command(portal: Portal, new_key: Make) -> None:
+    key = new_key("server", "--test")
+    assert call(portal.port, key)[0] == 200
+    listed = portal.command("key", "list").stdout
+    key_id, slug, mask, status, name = listed.rstrip("\n").split("\t")
+    assert (slug, mask, status, name) == ("alice", f"arka_sk_test_{key[13:17]}...{key[-5:]}", "active", "server")
+    assert portal.command("key", "revoke", key_id).returncode == 0
+    assert call(portal.port, key)[0] == 403
+    assert portal.command("key", "revoke", key_id).returncode == 1
+
+
+def test_plans_are_granted_at_once(portal: Portal, new_key: Make) -> None:
+    key = new_key("server", "--test")
+    portal.command("workspace", "set-plan", "alice", "enterprise", "--requests-per-minute", "7")
+    assert call(portal.port, key)[1]["X-RateLimit-Limit"] == "7"
+    assert portal.command("workspace", "list").stdout == "alice\tenterprise\t7\talice\n"
+    assert portal.command("workspace", "set-plan", "alice", "gold").returncode == 1
+    assert portal.command("workspace", "set-plan", "nobody", "agency").returncode == 1
+
+
+def test_the_audit_log_verifies(portal: Portal, new_key: Make) -> None:
+    new_key("server")
+    assert portal.command("audit", "verify").returncode == 0
+
+
+def test_a_database_without_tables_is_said_in_words() -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        portal.stop()
+        for file in portal.instance_path.glob("portal.db*"):
+            file.unlink()
+        result = portal.command("workspace", "list")
+        assert result.returncode == 1
+        assert "db upgrade" in result.stderr
+        assert portal.command("db", "upgrade").returncode == 0
+        assert portal.command("workspace", "list").returncode == 0
+
+
+def test_a_live_key_reaches_the_provider_streamed_or_not(storage: dict[str, str], provider: FakeProvider) -> None:
+    settings = {**storage, "ARKA_DEMO": "0", "ARKA_OPENAI_BASE_URL": provider.openai_base_url}
+    with running_portal(settings) as portal:
+        portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
+        portal.command("workspace", "set-plan", "alice", "agency")
+        refused = portal.command("provider", "set", "--workspace", "alice", "openai", input="sk-wrong-key-0000000\n")
+        assert refused.returncode == 1
+        assert "does not accept this key" in refused.stderr
+        assert "sk-wrong" not in refused.stderr
+        saved = portal.command("provider", "set", "--workspace", "alice", "openai", input=provider.good_key + "\n")
+        assert saved.returncode == 0, saved.stderr
+        key = portal.command("key", "create", "--workspace", "alice", "--name", "live").stdout.strip()
+        status, _, answer = call(portal.port, key, "POST", CHAT, HELLO)
+        assert status == 200
+        assert "Hello, world!" in answer["choices"][0]["message"]["content"]
+        status, headers, streamed = call(portal.port, key, "POST", CHAT, {**HELLO, "stream": True})
+        assert (status, headers["Content-Type"].split(";")[0]) == (200, "text/event-stream")
+        assert streamed.endswith(b"data: [DONE]\n\n")
+        printed = portal.output()
+    for secret in (provider.good_key, key, key[8:]):
+        assert secret not in printed

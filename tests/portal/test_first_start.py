@@ -1,0 +1,129 @@
+"""An empty instance starts with one command and ends with a call that works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.processes import wait_until
+
+
+def shown(portal: Portal) -> str:
+    assert wait_until(lambda: "Ctrl-C" in portal.stdout(), 10)
+    return portal.stdout()
+
+
+def curl_of(text: str) -> list[str]:
+    found = re.search(r"^  curl .*?(?=^$)", text, re.MULTILINE | re.DOTALL)
+    assert found
+    return shlex.split(found[0].replace("\\\n", " "))
+
+
+def state(folder: Path) -> dict[str, object]:
+    """Everything an instance keeps that a restart must not change."""
+    connection = sqlite3.connect(folder / "portal.db")
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    rows = {table: connection.execute(f'SELECT * FROM "{table}"').fetchall() for table in tables}
+    return rows | {name: (folder / name).read_text() for name in ("secret_key", "master_key")}
+
+
+def test_the_call_that_is_shown_works_as_pasted_and_streams(tmp_path: Path) -> None:
+    with running_portal() as portal:
+        command = [*curl_of(shown(portal)), "-s"]
+        answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)
+        assert answer["object"] == "chat.completion"
+        streaming = [word.replace('"messages"', '"stream": true, "messages"') for word in command]
+        streamed = subprocess.run([*streaming, "-N"], capture_output=True, check=True, timeout=20).stdout
+        assert streamed.startswith(b"data: {")
+        assert streamed.endswith(b"data: [DONE]\n\n")
+
+
+def test_started_again_it_is_up_quickly_and_changes_nothing() -> None:
+    with running_portal() as portal:
+        first = shown(portal)
+        before = state(portal.instance_path)
+        portal.stop()
+        began = time.monotonic()
+        portal.start()
+        # About 3 seconds on a machine of its own; tests share theirs.
+        assert time.monotonic() - began < 10
+        assert wait_until(lambda: portal.stdout().count("Ctrl-C") == 2, 10)
+        second = portal.stdout()[len(first) :]
+        portal.stop()
+        assert state(portal.instance_path) == before
+    link = re.compile(r"/setup/\S+")
+    assert link.findall(first) == link.findall(second)
+    assert "curl" not in second
+
+
+def test_without_the_demo_there_is_only_the_set_up_link() -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        assert "/setup/" in shown(portal)
+        assert "curl" not in portal.stdout()
+        assert portal.command("workspace", "list").stdout == ""
+
+
+def test_a_wrong_setting_stops_the_start_with_a_sentence() -> None:
+    with running_portal() as portal:
+        portal.stop()
+        portal.environment["ARKA_WORKERS"] = "many"
+        result = portal.command("serve")
+    assert result.returncode != 0
+    assert "ARKA_WORKERS must be a whole number from 1 to 256." in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_taken_port_is_said() -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        result = portal.command("serve")
+        assert result.returncode != 0
+        assert f"port {portal.port}" in result.stderr
+        assert "ARKA_PORT" in result.stderr
+
+
+def test_a_killed_worker_and_a_killed_server_come_back() -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        assert wait_until(lambda: len(children_of(server_of(portal))) == 2, 20)
+        server = server_of(portal)
+        workers = children_of(server)
+        os.kill(workers[0], signal.SIGKILL)
+        assert wait_until(lambda: len(set(children_of(server)) - set(workers)) == 1, 20)
+        os.kill(server, signal.SIGKILL)
+        assert wait_until(lambda: server_of(portal) not in (0, server), 20)
+        assert wait_until(lambda: len(children_of(server_of(portal))) == 2, 20)
+        assert wait_until(portal._is_healthy, 20)
+        assert portal.is_running()
+
+
+def processes() -> list[tuple[int, int, int, str]]:
+    """Return process, parent, group and command line of every process that is alive."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
+    return [(int(pid), int(parent), int(group), args) for pid, parent, group, stat, args in rows if stat[0] != "Z"]
+
+
+def server_of(portal: Portal) -> int:
+    """Return the server's process, the parent of the workers; 0 when there is none."""
+    servers = {pid: parent for pid, parent, group, args in processes() if group == portal.pid and "-m server" in args}
+    return next((pid for pid, parent in servers.items() if parent not in servers), 0)
+
+
+def children_of(pid: int) -> list[int]:
+    return [child for child, parent, _, _ in processes() if parent == pid]
+
+
+@pytest.mark.parametrize("name", ["secret_key", "master_key"])
+def test_the_keys_of_an_instance_are_for_its_owner_only(name: str) -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        assert (portal.instance_path / name).stat().st_mode & 0o777 == 0o600
+        assert portal.instance_path.stat().st_mode & 0o077 == 0
