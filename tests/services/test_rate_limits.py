@@ -1,0 +1,643 @@
+"""Rate limits: exact over threads and processes, on every storage, whatever the clock and the file do."""
+
+import itertools
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import time_machine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
+
+from services.rate_limit_storage import SQLiteStorage
+from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
+
+STRATEGIES = [FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter]
+NOON = 1_800_000_000.0
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["sqlite", "memory", "redis"])
+def storage(request, tmp_path):
+    uri = {"sqlite": f"sqlite:///{tmp_path}/limits.db", "memory": "memory://"}.get(request.param)
+    return storage_from_uri(uri or request.getfixturevalue("redis_url"))
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return f"sqlite:///{tmp_path}/limits.db"
+
+
+@pytest.fixture
+def sqlite(uri):
+    storage = storage_from_uri(uri)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def limits(sqlite):
+    return RateLimits(sqlite)
+
+
+@pytest.fixture
+def name():
+    # Redis is shared by the tests.
+    return f"ws_{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def clock():
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller
+
+
+def rows_in(tmp_path):
+    connection = sqlite3.connect(tmp_path / "limits.db")
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    count = sum(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for (table,) in tables)
+    connection.close()
+    return count
+
+
+def start_worker(function, *arguments):
+    command = [sys.executable, "-m", "tests.services.limit_worker", function, *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def answer_of(worker):
+    try:
+        answer, _ = worker.communicate(timeout=60)
+    finally:
+        worker.kill()
+    assert worker.returncode == 0
+    return json.loads(answer)
+
+
+# The same promises on every storage
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_as_many_hits_as_the_limit_says_are_allowed_and_then_none(storage, name, strategy):
+    limiter, limit = strategy(storage), RateLimitItemPerMinute(5)
+    assert [limiter.hit(limit, name) for _ in range(8)] == [True] * 5 + [False] * 3
+    assert not limiter.test(limit, name)
+    assert limiter.get_window_stats(limit, name).remaining == 0
+
+
+@pytest.mark.parametrize("strategy", [FixedWindowRateLimiter, MovingWindowRateLimiter])
+def test_a_limit_opens_again_at_the_time_it_told(storage, name, strategy):
+    limiter, limit = strategy(storage), RateLimitItemPerSecond(2)
+    while limiter.hit(limit, name):
+        pass
+    reset_time = limiter.get_window_stats(limit, name).reset_time
+    assert reset_time - time.time() <= 1.1
+    time.sleep(max(0.0, reset_time - time.time()) + 0.05)
+    assert limiter.hit(limit, name)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_testing_a_limit_does_not_use_it_up(storage, name, strategy):
+    limiter, limit = strategy(storage), RateLimitItemPerMinute(3)
+    assert all(limiter.test(limit, name) for _ in range(9))
+    assert limiter.hit(limit, name)
+    assert limiter.test(limit, name, cost=2)
+    assert not limiter.test(limit, name, cost=3)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_cleared_limit_starts_again_and_others_do_not(storage, name, strategy):
+    limiter, limit = strategy(storage), RateLimitItemPerMinute(1)
+    assert limiter.hit(limit, name)
+    assert limiter.hit(limit, f"other {name}")
+    limiter.clear(limit, name)
+    assert limiter.hit(limit, name)
+    assert not limiter.hit(limit, f"other {name}")
+
+
+@pytest.mark.parametrize("strategy", [MovingWindowRateLimiter, SlidingWindowCounterRateLimiter])
+def test_a_refused_hit_costs_nothing(storage, name, strategy):
+    limiter, limit = strategy(storage), RateLimitItemPerMinute(10)
+    assert not limiter.hit(limit, name, cost=11)
+    assert limiter.hit(limit, name, cost=7)
+    assert not limiter.hit(limit, name, cost=4)
+    assert limiter.get_window_stats(limit, name).remaining == 3
+    assert limiter.hit(limit, name, cost=3)
+    assert not limiter.hit(limit, name)
+
+
+def test_a_fixed_window_adds_up_costs(storage, name):
+    limiter, limit = FixedWindowRateLimiter(storage), RateLimitItemPerMinute(10)
+    assert limiter.hit(limit, name, cost=4)
+    assert limiter.get_window_stats(limit, name).remaining == 6
+    assert limiter.hit(limit, name, cost=6)
+    assert not limiter.hit(limit, name)
+
+
+def test_a_moving_window_frees_each_hit_by_itself(storage, name, clock):
+    limiter, limit = MovingWindowRateLimiter(storage), RateLimitItemPerMinute(2)
+    assert limiter.hit(limit, name)
+    clock.shift(30)
+    assert limiter.hit(limit, name)
+    clock.shift(31)
+    assert limiter.get_window_stats(limit, name).remaining == 1
+    assert limiter.hit(limit, name)
+    assert not limiter.hit(limit, name)
+
+
+# Redis counts sliding windows by its own clock.
+@pytest.mark.parametrize("storage", ["sqlite", "memory"], indirect=True)
+def test_a_sliding_counter_lets_the_previous_window_fade(storage, clock):
+    limiter, limit = SlidingWindowCounterRateLimiter(storage), RateLimitItemPerMinute(100)
+    assert limiter.hit(limit, "name", cost=100)
+    clock.shift(61)
+    assert limiter.get_window_stats(limit, "name").remaining == 2
+    clock.shift(29)
+    assert limiter.get_window_stats(limit, "name").remaining == 50
+    assert limiter.hit(limit, "name", cost=50)
+    assert not limiter.hit(limit, "name")
+    clock.shift(31)
+    assert limiter.get_window_stats(limit, "name").remaining == 51
+    clock.shift(60)
+    assert limiter.hit(limit, "name", cost=100)
+
+
+def test_a_healthy_storage_says_so(storage):
+    assert storage.check()
+
+
+def test_a_reset_forgets_all_and_tells_how_much(sqlite):
+    limit = RateLimitItemPerMinute(1)
+    for strategy in STRATEGIES:
+        assert strategy(sqlite).hit(limit, "name")
+    assert sqlite.reset() == 3
+    assert sqlite.reset() == 0
+    for strategy in STRATEGIES:
+        assert strategy(sqlite).hit(limit, "name")
+
+
+# What a hit tells
+
+
+def test_a_hit_tells_what_the_headers_need(storage, name):
+    limits, start = RateLimits(storage), time.time()
+    states = [limits.hit(name, 3) for _ in range(5)]
+    assert [state.allowed for state in states] == [True, True, True, False, False]
+    assert [state.remaining for state in states] == [2, 1, 0, 0, 0]
+    assert {state.limit for state in states} == {3}
+    for state in states:
+        # Redis answers in milliseconds.
+        assert start + 60 <= state.reset_at + 0.001 <= time.time() + 60.001
+        assert 50 < state.retry_after <= 60
+
+
+def test_a_peek_tells_the_same_and_counts_nothing(storage, name):
+    limits = RateLimits(storage)
+    unused = limits.peek(name, 2)
+    assert (unused.allowed, unused.limit, unused.remaining) == (True, 2, 2)
+    assert abs(unused.reset_at - time.time() - 60) < 5
+    for _ in range(2):
+        state = limits.hit(name, 2)
+        peeked = [limits.peek(name, 2) for _ in range(3)]
+        assert {peek.remaining for peek in peeked} == {state.remaining}
+        assert all(abs(peek.reset_at - state.reset_at) < 0.001 for peek in peeked)
+    assert not limits.peek(name, 2).allowed
+    assert not limits.hit(name, 2).allowed
+
+
+def test_reset_is_when_the_oldest_hit_leaves(limits, clock):
+    limits.hit("name", 2)
+    clock.shift(10)
+    assert limits.hit("name", 2).reset_at == NOON + 60
+    clock.shift(25.5)
+    refused = limits.hit("name", 2)
+    assert (refused.allowed, refused.reset_at, refused.retry_after) == (False, NOON + 60, 25)
+    clock.shift(refused.retry_after)
+    again = limits.hit("name", 2)
+    assert (again.allowed, again.remaining, again.reset_at) == (True, 0, NOON + 70)
+
+
+def test_retry_after_is_never_less_than_a_second(limits, clock):
+    state = limits.hit("name", 1)
+    clock.shift(59.99)
+    assert state.retry_after == 1
+    clock.shift(100)
+    assert state.retry_after == 1
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    ["2001:db8::1", "fe80::1%eth0", "a/b/1/minute", "%_*?", "' OR 1=1 --", "a\0b", "ключ 🔑", "\udc80", "x" * 9999],
+)
+def test_a_name_may_hold_anything(storage, name, unusual):
+    limits = RateLimits(storage)
+    assert limits.hit(name + unusual, 1).allowed
+    assert not limits.hit(name + unusual, 1).allowed
+    assert limits.peek(name + unusual + "/1", 1).allowed
+    assert limits.peek(name, 1).allowed
+
+
+def test_an_empty_name_is_refused_and_not_skipped(storage):
+    limits = RateLimits(storage)
+    with pytest.raises(ValueError, match="name"):
+        limits.hit("", 1)
+    with pytest.raises(ValueError, match="name"):
+        limits.peek("", 1)
+
+
+def test_each_limit_of_a_name_counts_by_itself(storage, name):
+    limits = RateLimits(storage)
+    assert limits.hit(name, 1).allowed
+    assert limits.hit(name, 2).remaining == 1
+    assert not limits.hit(name, 1).allowed
+
+
+# Exactness
+
+
+def test_a_burst_over_the_edge_of_a_minute_is_not_let_through_twice(limits, clock):
+    clock.move_to(NOON + 59)
+    assert [limits.hit("name", 10).allowed for _ in range(12)].count(True) == 10
+    clock.move_to(NOON + 61)
+    assert not any(limits.hit("name", 10).allowed for _ in range(12))
+    clock.move_to(NOON + 118.5)
+    assert not limits.hit("name", 10).allowed
+    clock.move_to(NOON + 119)
+    assert [limits.hit("name", 10).allowed for _ in range(12)].count(True) == 10
+
+
+numbers = itertools.count()
+quarter_seconds = st.integers(0, 300).map(lambda quarters: quarters / 4)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    storage = storage_from_uri(f"sqlite:///{tmp_path_factory.mktemp('limits')}/limits.db")
+    yield storage
+    storage.close()
+
+
+@settings(deadline=None, max_examples=60)
+@given(limit=st.integers(1, 150), steps=st.lists(st.tuples(quarter_seconds, st.integers(1, 160)), max_size=60))
+def test_a_moving_window_agrees_with_a_plain_list_of_hits(lasting, limit, steps):
+    key = f"list {next(numbers)}"
+    model: list[float] = []
+    with time_machine.travel(NOON, tick=False) as clock:
+        for gap, amount in steps:
+            clock.shift(gap / 4)
+            now = time.time()
+            model = [hit for hit in model if hit > now - 60]
+            allowed = len(model) + amount <= limit
+            model += [now] * amount if allowed else []
+            assert lasting.acquire_entry(key, limit, 60, amount) == allowed
+            assert lasting.get_moving_window(key, limit, 60) == (model[0] if model else now, len(model))
+
+
+@settings(deadline=None, max_examples=60)
+@given(limit=st.integers(1, 5), steps=st.lists(st.tuples(quarter_seconds, st.integers(0, 90_000)), max_size=60))
+def test_no_60_seconds_hold_more_than_the_limit_even_while_the_clock_is_set_back(lasting, limit, steps):
+    limits, key = RateLimits(lasting), f"back {next(numbers)}"
+    elapsed = set_back = 0.0
+    allowed_at: list[float] = []
+    with time_machine.travel(NOON, tick=False) as clock:
+        for gap, step in steps:
+            elapsed += gap / 4
+            set_back += step
+            clock.move_to(NOON + elapsed - set_back)
+            last_minute = [at for at in allowed_at if at > elapsed - 60]
+            assert limits.peek(key, limit).remaining <= limit - len(last_minute)
+            if limits.hit(key, limit).allowed:
+                assert len(last_minute) < limit
+                allowed_at.append(elapsed)
+
+
+def test_eight_threads_in_each_of_two_processes_share_one_exact_count(uri):
+    start_at = time.time() + 1
+    workers = [start_worker("hit", uri, "name", 1000, 8, 100, start_at) for _ in range(2)]
+    assert sum(answer_of(worker) for worker in workers) == 1000
+
+
+def test_processes_forked_from_a_busy_one_share_one_exact_count(uri):
+    assert answer_of(start_worker("hit_after_fork", uri, "name", 1000, 8, 100)) == 1000
+
+
+def test_a_forked_process_keeps_counting_with_the_others_when_its_parent_is_gone(uri, limits):
+    remaining = answer_of(start_worker("orphan_after_fork", uri, "name", 10))
+    assert remaining == 7
+    assert limits.peek("name", 10).remaining == 7
+
+
+def test_threads_share_one_exact_count_in_every_strategy(sqlite):
+    limit = RateLimitItemPerMinute(100)
+    for limiter in [strategy(sqlite) for strategy in STRATEGIES]:
+        allowed = []
+
+        def work(limiter=limiter, allowed=allowed):
+            allowed.extend(limiter.hit(limit, "name") for _ in range(40))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(allowed), allowed.count(True)) == (320, 100)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_four_processes_may_open_a_new_file_at_the_same_moment(uri, attempt):
+    start_at = time.time() + 1
+    workers = [start_worker("hit", uri, "name", 10, 1, 5, start_at) for _ in range(4)]
+    assert sum(answer_of(worker) for worker in workers) == 10
+
+
+# Memory and disk
+
+
+def test_thousands_of_names_are_counted_and_then_removed(limits, clock, tmp_path):
+    names = [f"ws_{number}" for number in range(5_000)]
+    assert all(limits.hit(name, 2).remaining == 1 for name in names)
+    assert all(limits.hit(name, 2).remaining == 0 for name in names)
+    assert not any(limits.hit(name, 2).allowed for name in names)
+    assert rows_in(tmp_path) >= 10_000
+    clock.shift(200)
+    for _ in range(12_000):
+        limits.hit("busy", 10)
+    assert rows_in(tmp_path) <= 20
+
+
+@pytest.mark.parametrize("strategy", [FixedWindowRateLimiter, SlidingWindowCounterRateLimiter])
+def test_counters_that_ended_are_removed(sqlite, clock, tmp_path, strategy):
+    limiter, limit = strategy(sqlite), RateLimitItemPerMinute(1)
+    for number in range(1_000):
+        limiter.hit(limit, f"ws_{number}")
+    clock.shift(200)
+    for _ in range(2_000):
+        limiter.hit(limit, "busy")
+    assert rows_in(tmp_path) == 1
+
+
+def test_counters_that_have_not_ended_are_kept(limits, clock):
+    names = [f"ws_{number}" for number in range(300)]
+    assert all(limits.hit(name, 1).allowed for name in names)
+    clock.shift(59)
+    for _ in range(1_000):
+        limits.hit("busy", 10)
+    assert not any(limits.hit(name, 1).allowed for name in names)
+
+
+def test_a_busy_name_keeps_little_more_than_its_limit(limits, clock, tmp_path):
+    for _ in range(3_000):
+        limits.hit("busy", 100)
+        clock.shift(0.7)
+    assert rows_in(tmp_path) <= 100 + 70
+
+
+def test_no_single_hit_pays_for_all_that_has_ended(limits, clock, tmp_path):
+    for _ in range(6_000):
+        limits.hit("busy", 100_000)
+        limits.hit("idle", 100_000)
+    clock.shift(300)
+    counts = []
+    for _ in range(40):
+        counts.append(rows_in(tmp_path))
+        for _ in range(64):
+            limits.hit("busy", 100_000)
+    assert rows_in(tmp_path) < 40 * 64 + 100
+    assert max(before - after for before, after in itertools.pairwise(counts)) < 1_000
+
+
+def test_rows_left_by_a_clock_years_ahead_are_removed(limits, clock, tmp_path):
+    clock.shift(10 * 365 * 86_400)
+    for number in range(200):
+        limits.hit(f"ws_{number}", 1)
+    clock.move_to(NOON)
+    for _ in range(2):
+        for _ in range(2_000):
+            limits.hit("busy", 1)
+        clock.shift(200)
+    assert rows_in(tmp_path) <= 3
+
+
+# The clock
+
+
+@pytest.mark.parametrize("step", [1, 3_600, 86_400])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("asks_first", [False, True])
+def test_a_clock_set_back_locks_nobody_out_for_more_than_a_minute(sqlite, clock, step, strategy, asks_first):
+    limiter, limit = strategy(sqlite), RateLimitItemPerMinute(5)
+    while limiter.hit(limit, "name"):
+        pass
+    clock.shift(-step)
+    # Whoever only asks, and never hits, must get in again as well.
+    assert not (limiter.test(limit, "name") if asks_first else limiter.hit(limit, "name"))
+    assert limiter.get_window_stats(limit, "name").reset_time <= time.time() + 60
+    clock.shift(61)
+    assert not asks_first or limiter.test(limit, "name")
+    assert limiter.hit(limit, "name")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_clock_set_forward_locks_nobody_out(sqlite, clock, strategy):
+    limiter, limit = strategy(sqlite), RateLimitItemPerMinute(5)
+    while limiter.hit(limit, "name"):
+        pass
+    clock.shift(3_600)
+    assert limiter.hit(limit, "name")
+
+
+def test_a_clock_set_back_does_not_let_more_through(limits, clock):
+    assert all(limits.hit("name", 5).allowed for _ in range(5))
+    for step in (1, 3_600, 86_400):
+        clock.shift(-step)
+        state = limits.hit("name", 5)
+        assert (state.allowed, state.remaining) == (False, 0)
+        assert state.reset_at == pytest.approx(time.time() + 60)
+
+
+# A storage that fails
+
+
+def test_a_locked_file_is_reported_within_its_timeout_and_used_again_after_it(uri, tmp_path):
+    limits = RateLimits(storage_from_uri(f"{uri}?timeout=0.2"))
+    assert limits.hit("name", 9).allowed
+    other = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started_at = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        limits.hit("name", 9)
+    assert 0.2 <= time.monotonic() - started_at < 2
+    assert not limits._storage.check()
+    other.execute("ROLLBACK")
+    other.close()
+    assert limits._storage.check()
+    assert limits.hit("name", 9).remaining == 7
+
+
+def test_threads_that_meet_a_locked_file_do_not_wait_one_after_the_other(uri, tmp_path):
+    limits = RateLimits(storage_from_uri(f"{uri}?timeout=0.3"))
+    limits.hit("name", 9)
+    other = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    failures = []
+
+    def work():
+        with pytest.raises(StoreUnavailable) as caught:
+            limits.hit("name", 9)
+        failures.append(caught.value)
+
+    started_at = time.monotonic()
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert len(failures) == 12
+    assert time.monotonic() - started_at < 2
+
+
+def test_a_short_lock_is_waited_for(limits, tmp_path):
+    limits.hit("name", 9)
+    other = sqlite3.connect(tmp_path / "limits.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    assert limits.hit("name", 9).remaining == 7
+    release.join()
+    other.close()
+
+
+@pytest.mark.parametrize("file_exists", [True, False])
+def test_a_place_that_cannot_be_written_is_reported(file_exists):
+    folder = Path(tempfile.mkdtemp())
+    try:
+        if file_exists:
+            storage = storage_from_uri(f"sqlite:///{folder}/limits.db")
+            RateLimits(storage).hit("name", 9)
+            storage.close()
+            (folder / "limits.db").chmod(0o444)
+        folder.chmod(0o555)
+        assert answer_of(start_worker("hit_as_nobody", f"sqlite:///{folder}/limits.db")) == "StoreUnavailable"
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+def test_a_full_disk_is_reported_until_there_is_room(uri):
+    assert answer_of(start_worker("hit_on_a_full_disk", uri)) == ["StoreUnavailable", "allowed"]
+
+
+def test_a_damaged_file_is_reported_and_a_repaired_one_taken_without_a_restart(limits, tmp_path):
+    (tmp_path / "limits.db").write_bytes(b"not a database at all " * 500)
+    for ask in (limits.hit, limits.peek):
+        with pytest.raises(StoreUnavailable):
+            ask("name", 9)
+    assert not limits._storage.check()
+    os.remove(tmp_path / "limits.db")
+    assert limits.hit("name", 9).allowed
+    assert limits._storage.check()
+
+
+def test_a_missing_folder_is_reported(tmp_path):
+    with pytest.raises(StoreUnavailable):
+        RateLimits(storage_from_uri(f"sqlite:///{tmp_path}/nowhere/limits.db")).hit("name", 9)
+
+
+def test_wrapped_failures_of_a_storage_are_reported_too(uri, tmp_path):
+    (tmp_path / "limits.db").write_bytes(b"not a database at all " * 500)
+    limits = RateLimits(storage_from_string(uri, wrap_exceptions=True))
+    for ask in (limits.hit, limits.peek):
+        with pytest.raises(StoreUnavailable):
+            ask("name", 9)
+
+
+def test_a_redis_that_is_away_is_reported():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    limits = RateLimits(storage_from_uri(f"redis://127.0.0.1:{port}"))
+    for ask in (limits.hit, limits.peek):
+        with pytest.raises(StoreUnavailable):
+            ask("name", 9)
+
+
+@pytest.mark.parametrize(("query", "at_least", "at_most"), [("", 1.5, 5), ("?socket_timeout=0.1", 0, 1.5)])
+def test_a_redis_that_does_not_answer_is_reported(query, at_least, at_most):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        limits = RateLimits(storage_from_uri(f"redis://127.0.0.1:{silent.getsockname()[1]}/0{query}"))
+        started_at = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            limits.hit("name", 9)
+        assert at_least <= time.monotonic() - started_at <= at_most
+
+
+# Addresses
+
+
+def test_an_address_is_absolute_with_four_slashes_and_relative_with_three(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address, path in [
+        (f"sqlite:///{tmp_path}/absolute.db", tmp_path / "absolute.db"),
+        ("sqlite:///relative.db", tmp_path / "relative.db"),
+        ("sqlite:///odd %20#name.db?timeout=1.5", tmp_path / "odd %20#name.db"),
+    ]:
+        storage = storage_from_uri(address)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            assert RateLimits(storage).hit("name", 9).allowed
+        storage.close()
+        assert path.exists()
+
+
+def test_limits_itself_finds_the_storage_and_gives_it_options(tmp_path):
+    storage = storage_from_string(f"sqlite:///{tmp_path}/limits.db", timeout="0.5")
+    assert isinstance(storage, SQLiteStorage)
+    assert RateLimits(storage).hit("name", 9).allowed
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://limits.db",
+        "sqlite:///:memory:",
+        "sqlite:///limits.db?timeout=soon",
+        "sqlite:///limits.db?timeout=-1",
+        "sqlite:///limits.db?timeout=nan",
+        "sqlite:///limits.db?timeout=",
+        "sqlite:///limits.db?mode=ro",
+        "",
+        "limits.db",
+        "async+memory://",
+        "nosuch://operator:hush-hush@localhost",
+        "redis://operator:hush-hush@localhost:port",
+    ],
+)
+def test_a_wrong_address_is_refused_without_repeating_its_password(address):
+    with pytest.raises(ConfigurationError) as caught:
+        storage_from_uri(address)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_valkey_address_is_served_by_the_redis_client(redis_url, name):
+    limits = RateLimits(storage_from_uri("valkey" + redis_url.removeprefix("redis")))
+    assert limits.hit(name, 1).allowed
+    assert not RateLimits(storage_from_uri(redis_url)).hit(name, 1).allowed
