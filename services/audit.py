@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,14 +62,21 @@ class Break:
 
 def first_breaks() -> Iterator[Break]:
     """Check every workspace's chain; yield the first broken entry of each that has one."""
-    for workspace in db.session.scalars(select(Workspace).order_by(Workspace.slug)):
-        before, expected = _START, 1
-        query = select(AuditEvent).where(AuditEvent.workspace_id == workspace.id).order_by(AuditEvent.number)
-        for entry in db.session.scalars(query.execution_options(yield_per=500)):
+    for workspace in db.session.scalars(select(Workspace).order_by(Workspace.slug)).all():
+        number = _first_break(workspace.id)
+        if number is not None:
+            yield Break(workspace.slug, number)
+
+
+def _first_break(workspace_id: str) -> int | None:
+    before, expected = _START, 1
+    query = select(AuditEvent).where(AuditEvent.workspace_id == workspace_id).order_by(AuditEvent.number)
+    with closing(db.session.scalars(query.execution_options(yield_per=500))) as entries:
+        for entry in entries:
             if entry.number != expected or entry.hash != _hash(before, entry):
-                yield Break(workspace.slug, expected)
-                break
+                return expected
             before, expected = entry.hash, expected + 1
+    return None
 
 
 def _last_entry(workspace_id: str) -> AuditEvent | None:
