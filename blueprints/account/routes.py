@@ -1,0 +1,110 @@
+"""Sign-up, sign-in, sign-out and the operator's first start."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask_login import current_user
+from werkzeug.wrappers import Response
+
+from blueprints.account.forms import NewPasswordForm, SignInForm
+from blueprints.guards import begin_session, client_address, client_name, end_session, local_path, public
+from extensions import limiter
+from services import accounts, passwords
+from services.errors import InvalidInput, WrongCredentials
+from services.secret import Secret
+
+bp = Blueprint("account", __name__)
+
+Answer = str | Response | tuple[str, int]
+
+
+def account_named() -> str:
+    """The limiter's key for the account somebody tries: its address hashed, so that the store holds none."""
+    email = request.form.get("email", "").strip().lower()
+    return "account:" + hashlib.sha256(email.encode("utf-8", "replace")).hexdigest()
+
+
+# Each attempt counts, not only a failed one: of many at once all would pass before the first has failed.
+limited_by_address = limiter.limit("60/minute", methods=["POST"])
+limited_by_account = limiter.limit("10/minute", key_func=account_named, methods=["POST"])
+
+
+@bp.route("/sign-up", methods=["GET", "POST"])
+@limited_by_address
+@public("whoever wants an account")
+def sign_up() -> Answer:
+    if current_user.is_authenticated:
+        return _onwards()
+    form = NewPasswordForm()
+    if form.validate_on_submit():
+        try:
+            token = accounts.sign_up(*form.credentials(), address=client_address(), client=client_name())
+        except InvalidInput as error:
+            form.take(error)
+        else:
+            begin_session(token)
+            flash("Your account is ready.")
+            return _onwards()
+    return _page("account/sign_up.html", form, least_length=passwords.LEAST_LENGTH)
+
+
+@bp.route("/sign-in", methods=["GET", "POST"])
+@limited_by_address
+@limited_by_account
+@public("whoever has an account")
+def sign_in() -> Answer:
+    if current_user.is_authenticated:
+        return _onwards()
+    form = SignInForm()
+    if form.validate_on_submit():
+        try:
+            token = accounts.sign_in(*form.credentials(), address=client_address(), client=client_name())
+        except WrongCredentials as error:
+            form.fault("email", error.message.rstrip("."))
+        else:
+            begin_session(token)
+            return _onwards()
+    return _page("account/sign_in.html", form)
+
+
+@bp.post("/sign-out")
+@public("who is signed out already loses nothing")
+def sign_out() -> Response:
+    end_session()
+    flash("You are signed out.")
+    return redirect(url_for("account.sign_in"), 303)
+
+
+@bp.route("/setup/<token>", methods=["GET", "POST"])
+@limited_by_address
+@public("the first operator has no account yet; the link itself is the proof")
+def set_up(token: str) -> Answer:
+    link = Secret(token)
+    if not accounts.set_up_open(link):
+        return render_template("account/set_up_used.html"), 410
+    form = NewPasswordForm()
+    if form.validate_on_submit():
+        try:
+            session_token = accounts.create_operator(
+                link, *form.credentials(), address=client_address(), client=client_name()
+            )
+        except InvalidInput as error:
+            form.take(error)
+        else:
+            begin_session(session_token)
+            flash("You are the operator of this portal.")
+            return redirect(url_for("overview.show"), 303)
+    return _page("account/set_up.html", form, least_length=passwords.LEAST_LENGTH, token=token)
+
+
+def _onwards() -> Response:
+    """Go where somebody wanted to before they had to sign in, else to the overview."""
+    return redirect(local_path(request.args.get("next")) or url_for("overview.show"), 303)
+
+
+def _page(template: str, form: NewPasswordForm | SignInForm, **more: Any) -> tuple[str, int]:
+    next_path = local_path(request.args.get("next"))
+    return render_template(template, form=form, next=next_path, **more), 422 if form.errors else 200

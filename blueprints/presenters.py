@@ -1,0 +1,153 @@
+"""What pages show about keys and providers, worked out from the records; the templates only lay it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from models import ApiKey, ProviderKey, Workspace
+from models.base import now
+from services import keys, provider_keys
+from services.parts import parts
+from services.permissions import PRESETS, PUBLISHABLE_SCOPES, SCOPE_MEANINGS, Role, Scope, may_manage_key
+
+DUE_FOR_CHANGE = timedelta(days=90)
+EXPIRES_SOON = timedelta(days=7)
+IN_USE = timedelta(days=30)
+DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class KeyView:
+    """A key as pages show it. ``days`` counts its requests, the oldest day first."""
+
+    key: ApiKey
+    last_use: keys.LastUse | None
+    days: list[int]
+    paused: bool
+    may_manage: bool
+
+    @property
+    def state(self) -> str:
+        """The key's status; without API access all living keys are paused."""
+        status = self.key.status()
+        return "paused" if self.paused and status != "deleted" else status
+
+    @property
+    def requests(self) -> int:
+        return sum(self.days)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it was used so lately that deleting it asks for its name."""
+        return self.last_use is not None and now() - self.last_use.at < IN_USE
+
+    @property
+    def expired(self) -> bool:
+        return self.key.expires_at is not None and self.key.expires_at <= now()
+
+    @property
+    def expires_soon(self) -> bool:
+        return self.key.expires_at is not None and not self.expired and self.key.expires_at - now() < EXPIRES_SOON
+
+    @property
+    def secret_age_days(self) -> int:
+        return (now() - self.key.secrets[0].created_at).days if self.key.secrets else 0
+
+    @property
+    def due_for_change(self) -> bool:
+        return timedelta(days=self.secret_age_days) >= DUE_FOR_CHANGE
+
+    @property
+    def kind_title(self) -> str:
+        return self.key.kind.capitalize()
+
+    @property
+    def permissions(self) -> str:
+        """The preset's name, or the one scope, or how many."""
+        if self.key.preset in PRESETS:
+            return PRESETS[self.key.preset].title
+        return self.key.scopes[0] if len(self.key.scopes) == 1 else f"{len(self.key.scopes)} scopes"
+
+
+def key_views(workspace: Workspace, shown: Iterable[ApiKey], *, role: Role, user_id: str) -> list[KeyView]:
+    """Return keys of the workspace as somebody with this role sees them."""
+    uses, counts = keys.last_uses(workspace), keys.requests_in_days(workspace, DAYS)
+    paused = not parts().plans.has_api_access(workspace)
+    return [
+        KeyView(
+            key=key,
+            last_use=uses.get(key.id),
+            days=counts.get(key.id, [0] * DAYS),
+            paused=paused,
+            may_manage=may_manage_key(role, user_id, key),
+        )
+        for key in shown
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderView:
+    """A connection to a provider as pages show it."""
+
+    title: str
+    key: ProviderKey
+
+
+def provider_views(workspace: Workspace) -> list[ProviderView]:
+    """Return the workspace's connections, named as people know the providers."""
+    table = parts().providers
+    return [
+        ProviderView(table[key.provider].title if key.provider in table else key.provider, key)
+        for key in provider_keys.of_workspace(workspace)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeChoice:
+    """A scope with what it allows."""
+
+    name: str
+    meaning: str
+    publishable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeGroup:
+    """The scopes of one resource, reading before writing."""
+
+    resource: str
+    title: str
+    scopes: list[ScopeChoice]
+
+
+_RESOURCE_TITLES = {
+    "chat": "Models and prompts",
+    "models": "Models and prompts",
+    "usage": "Usage",
+    "keys": "API keys",
+    "providers": "Provider keys",
+    "billing": "Billing",
+    "members": "Members",
+    "audit": "Audit log",
+    "webhooks": "Webhooks",
+}
+
+
+def scope_groups(scopes: Iterable[str] = tuple(Scope)) -> list[ScopeGroup]:
+    """Return the scopes grouped by resource, what programs need most first."""
+    groups: dict[str, ScopeGroup] = {}
+    for scope in sorted(scopes, key=_usual_order):
+        resource = scope.partition(":")[0]
+        title = _RESOURCE_TITLES.get(resource, resource.capitalize())
+        group = groups.setdefault(title, ScopeGroup(resource, title, []))
+        group.scopes.append(ScopeChoice(scope, SCOPE_MEANINGS[Scope(scope)], scope in PUBLISHABLE_SCOPES))
+    return list(groups.values())
+
+
+def _usual_order(scope: str) -> tuple[int, bool, str]:
+    titles = list(dict.fromkeys(_RESOURCE_TITLES.values()))
+    resource, _, action = scope.partition(":")
+    title = _RESOURCE_TITLES.get(resource, "")
+    return (titles.index(title) if title else len(titles), action != "read", scope)

@@ -1,0 +1,126 @@
+"""The portal itself as an operator runs it: its own processes, reached over HTTP and by its commands."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.neighbours import processes
+from tests.neighbours.processes import NeighbourError, ReservedPort
+
+ROOT = Path(__file__).resolve().parents[2]
+FLASK = [sys.executable, "-m", "flask", "--app", "app"]
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+class Portal:
+    """A portal with a port and an instance folder of its own. It can be stopped and started again."""
+
+    def __init__(self, settings: Mapping[str, str], folder: Path, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = _environment(folder) | {
+            "ARKA_INSTANCE_PATH": str(folder / "instance"),
+            "ARKA_PORT": str(port),
+            **settings,
+        }
+        self.instance_path = Path(self.environment["ARKA_INSTANCE_PATH"])
+        self._printed = {name: folder / name for name in ("stdout", "stderr")}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process that was started; its workers are in the process group of the same number."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Serve and wait until ``/healthz`` answers 200. Raises NeighbourError with all that was printed."""
+        with self._printed["stdout"].open("ab") as output, self._printed["stderr"].open("ab") as errors:
+            self._process = processes.start(
+                [*FLASK, "serve"], output=output, errors=errors, environment=self.environment, folder=ROOT
+            )
+        ready = processes.wait_until(lambda: self._is_healthy() or not self.is_running(), START_SECONDS, 0.05)
+        if not ready or not self.is_running():
+            self.kill()
+            raise NeighbourError("the portal did not start:\n" + self.output())
+
+    def stop(self, patience_seconds: float = STOP_SECONDS) -> int | None:
+        """Ask it to stop (SIGTERM), wait, then end what is left. Return its exit status, negative for a signal."""
+        if self._process is None:
+            return None
+        status = processes.stop(self._process, signal.SIGTERM, patience_seconds=patience_seconds)
+        self._process = None
+        return status
+
+    def kill(self) -> None:
+        """End it with all its workers by SIGKILL, as a power cut would."""
+        if self._process is not None:
+            processes.stop(self._process)
+            self._process = None
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def output(self) -> str:
+        """Return what was printed so far, standard output before standard error."""
+        return self.stdout() + self.stderr()
+
+    def stdout(self) -> str:
+        return self._text("stdout")
+
+    def stderr(self) -> str:
+        return self._text("stderr")
+
+    def command(
+        self, *arguments: str, input: str = "", timeout_seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of the portal's commands with the same settings, whether it serves or not."""
+        return subprocess.run(
+            [*FLASK, *arguments], input=input, capture_output=True, text=True, timeout=timeout_seconds, check=False,
+            env=self.environment, cwd=ROOT,
+        )
+
+    def _text(self, name: str) -> str:
+        path = self._printed[name]
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def _is_healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def running_portal(settings: Mapping[str, str] | None = None, workers: int = 2) -> Iterator[Portal]:
+    """Yield a serving portal. ``settings`` are ``ARKA_...`` variables; it sees nothing else of our environment."""
+    with contextlib.ExitStack() as stack:
+        port = ReservedPort()
+        stack.callback(port.release)
+        folder = stack.enter_context(processes.temporary_folder("arka-portal-"))
+        portal = Portal({"ARKA_WORKERS": str(workers), **(settings or {})}, folder, port.number)
+        stack.callback(portal.stop)
+        portal.start()
+        yield portal
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        # A developer's own .env must not reach the tests.
+        "FLASK_SKIP_DOTENV": "1",
+    }

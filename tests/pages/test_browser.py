@@ -1,0 +1,411 @@
+"""The pages in a real browser: with and without JavaScript, in both themes, at all widths, by keyboard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from models.base import now
+from services import keys, workspaces
+from services.actor import SYSTEM
+from services.keys import Minted
+from tests.pages.test_frame import connect
+from tests.people import PASSWORD, Person, make_person
+
+Mint = Callable[..., Minted]
+FULL_KEY = re.compile(r"^arka_[sp]k_(test_)?[0-9A-Za-z]{32}$")
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """SQLite alone: what a browser adds does not depend on the database."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def opened(browser: Browser, site: str) -> Iterator[Callable[..., Page]]:
+    """Open a browser window of one's own: ``opened(width=390, color_scheme="dark")``. What goes wrong in it is told."""
+    contexts: list[BrowserContext] = []
+    trouble: list[str] = []
+
+    def note(message: Any) -> None:
+        # A refused form answers 422, which the browser mentions; that is no fault of the page.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            trouble.append(message.text)
+
+    def open_window(width: int = 1280, **options: Any) -> Page:
+        context = browser.new_context(base_url=site, viewport={"width": width, "height": 800}, **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        window = context.new_page()
+        window.on("console", note)
+        window.on("pageerror", lambda error: trouble.append(str(error)))
+        return window
+
+    yield open_window
+    for context in contexts:
+        context.close()
+    assert trouble == []
+
+
+def sign_in(window: Page, person: Person) -> None:
+    window.goto("/sign-in")
+    window.get_by_label("E-mail address").fill(person.email)
+    window.get_by_label("Password", exact=True).fill(PASSWORD)
+    window.locator("main").get_by_role("button", name="Sign in").click()
+    expect(window).to_have_url(re.compile("/overview$"))
+
+
+def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) -> Iterator[str]:
+    """Lead a window through every page in its usual states; yields the name of each while it is open."""
+    used = mint("Production Server", environment="live", expires_at=now() + timedelta(days=2))
+    unused = mint("A key with a rather long name that nobody shortened so far", scopes=["chat:write", "keys:read"])
+    use(used, times=5, address="2001:db8:85a3:8d3:1319:8a2e:370:7348")
+    connect(alice, "openai", "valid")
+    connect(alice, "openrouter", "no_credit")
+    for path in ("/sign-in", "/sign-up", "/setup/old", "/nowhere"):
+        window.goto(path)
+        yield path
+    window.goto("/sign-up")
+    window.get_by_role("button", name="Create account").click()
+    expect(window.get_by_role("alert")).to_be_visible()
+    yield "sign-up, refused"
+    sign_in(window, alice)
+    yield "overview"
+    paths = ["/keys", "/keys/new", "/keys/providers", "/workspaces", "/keys/nonsense"]
+    paths += [f"/keys/{used.key.id}", f"/keys/{used.key.id}/delete", f"/keys/{unused.key.id}/delete"]
+    for path in paths:
+        window.goto(path)
+        yield path
+    window.locator(".topbar summary").click()
+    yield "account menu"
+    window.goto("/keys/new")
+    window.get_by_label("Permissions").select_option("one_by_one")
+    window.get_by_label("Expires").select_option("on_a_date")
+    yield "new key, everything open"
+    window.get_by_role("button", name="Create key").click()
+    expect(window.get_by_role("alert")).to_be_visible()
+    yield "new key, refused"
+    window.goto("/keys/new")
+    window.get_by_label("Name", exact=True).fill("brand new")
+    window.get_by_role("button", name="Create key").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Save your new key")
+    yield "shown once"
+    window.goto(f"/keys/{unused.key.id}/delete")
+    window.get_by_role("button", name="Delete this key").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text(re.compile("is deleted"))
+    yield "deleted"
+    workspaces.set_plan(alice.workspace, "starter", requests_per_minute=None, actor=alice.actor)
+    window.goto("/keys")
+    yield "paused"
+    window.goto("/overview")
+    yield "overview, paused"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_stands_in_the_way_of_assistive_technology(
+    opened: Callable[..., Page], alice: Person, mint: Mint, use: Callable[..., None], width: int, theme: str
+) -> None:
+    window = opened(width, color_scheme=theme)
+    for name in visits(window, alice, mint, use):
+        found = Axe().run(window)
+        assert found.violations_count == 0, f"{name}:\n{found.generate_report()}"
+
+
+@pytest.mark.parametrize(("width", "text"), [(320, 100), (390, 100), (768, 100), (992, 100), (1280, 100), (1280, 200)])
+def test_no_page_scrolls_sideways(
+    opened: Callable[..., Page], alice: Person, mint: Mint, use: Callable[..., None], width: int, text: int
+) -> None:
+    window = opened(width)
+    for name in visits(window, alice, mint, use):
+        window.evaluate(f"document.documentElement.style.fontSize = '{text}%'")
+        beyond = window.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert beyond <= 0, f"{name} is {beyond} px too wide"
+        panels = "[...document.querySelectorAll('.panel.list')].map(p => p.scrollWidth - p.clientWidth)"
+        assert max(window.evaluate(panels), default=0) <= 0, f"{name}: a list is too wide for its panel"
+
+
+def test_targets_are_large_enough_to_touch(opened: Callable[..., Page], alice: Person, mint: Mint) -> None:
+    mint("Production Server")
+    window = opened(390)
+    sign_in(window, alice)
+    for path in ("/keys", "/keys/new"):
+        window.goto(path)
+        for element in window.locator(
+            "main a:visible, main button:visible, main select:visible, summary:visible"
+        ).all():
+            box = element.bounding_box()
+            assert box is not None
+            assert box["height"] >= 24, f"{path}: {element.inner_text()} is {box['height']} px high"
+        for element in window.locator("main .btn:visible, main .form-control:visible, summary:visible").all():
+            box = element.bounding_box()
+            assert box is not None
+            assert box["height"] >= 44, f"{path}: {element.inner_text()} is {box['height']} px high"
+
+
+# ---- the whole way, with and without JavaScript
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_from_sign_up_to_a_deleted_key(opened: Callable[..., Page], script: bool) -> None:
+    window = opened(java_script_enabled=script)
+    window.goto("/")
+    window.get_by_role("link", name="Create an account").click()
+    window.get_by_label("E-mail address").fill("erin@new.example")
+    window.get_by_label("Password", exact=True).fill(PASSWORD)
+    window.get_by_role("button", name="Create account").click()
+    expect(window.get_by_role("status").filter(has_text="Your account is ready.")).to_be_visible()
+
+    window.get_by_role("link", name="See the plan").click()
+    expect(window.get_by_role("heading", name="API keys come with the Agency plan")).to_be_visible()
+    expect(window.get_by_role("link", name="Contact sales")).to_be_visible()
+    grant_agency("erin")
+    window.reload()
+    window.get_by_role("link", name="Create New API Key").click()
+    window.get_by_label("Name", exact=True).fill("Production Server")
+    window.get_by_label("Test", exact=True).check()
+    window.get_by_role("button", name="Create key").click()
+    secret = window.get_by_label("Secret key", exact=True)
+    assert FULL_KEY.match(secret.input_value())
+    expect(window.get_by_role("button", name="Copy key")).to_be_visible(visible=script)
+
+    window.reload()
+    expect(window.get_by_role("heading", level=1)).to_have_text("This key was already shown")
+    window.get_by_role("link", name="I have saved the key").click()
+    window.get_by_role("link", name="Delete Production Server").click()
+    window.get_by_role("button", name="Delete this key").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("“Production Server” is deleted")
+    if script:
+        window.locator(".topbar summary").click()
+        window.get_by_role("button", name="Sign out").click()
+    else:
+        window.locator(".topbar summary").click()
+        window.locator(".popmenu button").click()
+    expect(window.get_by_text("You are signed out.")).to_be_visible()
+
+
+def grant_agency(slug: str) -> None:
+    workspaces.set_plan(workspaces.get_by_slug(slug), "agency", requests_per_minute=None, actor=SYSTEM)
+
+
+def test_without_script_every_section_of_the_form_is_open(opened: Callable[..., Page], alice: Person) -> None:
+    window = opened(java_script_enabled=False)
+    sign_in(window, alice)
+    window.goto("/keys/new")
+    for label in ("chat:write", "Date", "Time, UTC"):
+        expect(window.get_by_label(label)).to_be_visible()
+    expect(window.get_by_text("Used only with “Choose scopes one by one”.")).to_be_visible()
+    expect(window.locator("[data-summary]")).to_be_hidden()
+    expect(window.get_by_role("button", name="Show password")).to_be_hidden()
+
+
+def test_without_script_the_small_menu_opens(opened: Callable[..., Page], alice: Person) -> None:
+    window = opened(390, java_script_enabled=False)
+    sign_in(window, alice)
+    expect(window.locator("nav.side")).to_be_hidden()
+    window.get_by_text("Overview", exact=True).first.click()
+    window.locator(".mobnav").get_by_role("link", name="API Keys").click()
+    expect(window).to_have_url(re.compile("/keys$"))
+    expect(window.locator(".mobnav summary")).to_have_text(re.compile("Settings: API Keys"))
+
+
+# ---- what the script adds
+
+
+def test_the_form_keeps_type_and_permissions_in_agreement(
+    opened: Callable[..., Page], alice: Person, site: str
+) -> None:
+    window = opened()
+    sign_in(window, alice)
+    window.goto("/keys/new")
+    summary = window.locator("[data-summary]")
+    day = now() + timedelta(days=90)
+    expect(summary).to_have_text(f"Secret live key, 3 scopes, expires {day.day} {day:%b %Y}.")
+    expect(window.get_by_label("chat:write")).to_be_hidden()
+    expect(window.get_by_label("Date")).to_be_hidden()
+
+    window.get_by_label("Publishable").check()
+    window.get_by_label("Expires").select_option("never")
+    expect(summary).to_have_text("Publishable live key, 2 scopes, never expires.")
+    assert window.locator("#preset option").all_inner_texts() == ["Read-only", "Choose scopes one by one"]
+    window.get_by_label("Permissions").select_option("one_by_one")
+    expect(window.get_by_label("models:read")).to_be_visible()
+    expect(window.get_by_label("chat:write")).to_be_hidden()
+    expect(window.get_by_label("billing:read")).to_be_hidden()
+    window.get_by_label("models:read").check()
+    expect(summary).to_have_text("Publishable live key, 1 scope, never expires.")
+
+    window.get_by_label("Secret", exact=True).check()
+    expect(window.get_by_label("chat:write")).to_be_visible()
+    window.get_by_label("Name", exact=True).fill("from the form")
+    window.get_by_role("button", name="Create key").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Save your new key")
+    assert [key.scopes for key in keys.living(alice.workspace)] == [["models:read"]]
+
+
+def reveal(window: Page, alice: Person) -> str:
+    """Make a key and stay on the page that shows it."""
+    sign_in(window, alice)
+    window.goto("/keys/new")
+    window.get_by_label("Name", exact=True).fill("Production Server")
+    window.get_by_role("button", name="Create key").click()
+    return window.get_by_label("Secret key", exact=True).input_value()
+
+
+def test_copy_puts_the_key_on_the_clipboard(opened: Callable[..., Page], alice: Person) -> None:
+    window = opened(permissions=["clipboard-read", "clipboard-write"])
+    secret = reveal(window, alice)
+    window.get_by_role("button", name="Copy key").click()
+    expect(window.get_by_role("button", name="Copied")).to_be_visible()
+    expect(window.locator("#live")).to_have_text("Copied")
+    assert window.evaluate("navigator.clipboard.readText()") == secret
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_copy_without_the_clipboard_api(opened: Callable[..., Page], alice: Person, works: bool) -> None:
+    window = opened()
+    window.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    window.add_init_script(f"document.execCommand = () => {str(works).lower()}")
+    secret = reveal(window, alice)
+    window.get_by_role("button", name="Copy key").click()
+    failure = "Could not copy. The key is selected; press Ctrl C, or ⌘ C on a Mac."
+    expect(window.locator("[data-copy-failed]")).to_be_visible(visible=not works)
+    if works:
+        expect(window.get_by_role("button", name="Copied")).to_be_visible()
+    else:
+        expect(window.locator("[data-copy-failed]")).to_have_text(re.compile(re.escape(failure)))
+        assert window.evaluate("document.activeElement.id") == "secret"
+        assert window.evaluate("getSelection().toString()") == secret
+
+
+def test_a_password_can_be_looked_at_and_is_hidden_when_sent(opened: Callable[..., Page]) -> None:
+    window = opened()
+    window.goto("/sign-in")
+    password = window.get_by_label("Password", exact=True)
+    password.fill("what was typed")
+    button = window.get_by_role("button", name="Show password")
+    button.click()
+    expect(password).to_have_attribute("type", "text")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    button.click()
+    expect(password).to_have_attribute("type", "password")
+    button.click()
+    window.locator("main").get_by_role("button", name="Sign in").click()
+    expect(window.get_by_role("alert")).to_be_visible()
+    expect(window.get_by_label("Password", exact=True)).to_have_value("")
+
+
+def test_a_failed_form_opens_on_its_problems_and_leads_to_the_fields(
+    opened: Callable[..., Page], alice: Person
+) -> None:
+    window = opened()
+    sign_in(window, alice)
+    window.goto("/keys/new")
+    window.get_by_label("Permissions").select_option("one_by_one")
+    window.get_by_role("button", name="Create key").click()
+    expect(window.get_by_role("alert")).to_be_focused()
+    window.get_by_role("alert").get_by_role("link", name="Enter a name for the key").click()
+    expect(window.get_by_label("Name", exact=True)).to_be_focused()
+    window.get_by_role("alert").get_by_role("link", name="Choose at least one scope").click()
+    expect(window.locator("#scopes")).to_be_focused()
+
+
+def test_a_double_click_makes_one_key(opened: Callable[..., Page], alice: Person) -> None:
+    window = opened()
+    sign_in(window, alice)
+    window.goto("/keys/new")
+    window.get_by_label("Name", exact=True).fill("Production Server")
+    window.get_by_role("button", name="Create key").dblclick()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Save your new key")
+    assert len(keys.living(alice.workspace)) == 1
+
+
+def test_menus_close_on_escape(opened: Callable[..., Page], alice: Person) -> None:
+    window = opened()
+    sign_in(window, alice)
+    summary = window.locator(".topbar summary")
+    summary.click()
+    expect(window.get_by_role("button", name="Sign out")).to_be_visible()
+    window.keyboard.press("Escape")
+    expect(window.get_by_role("button", name="Sign out")).to_be_hidden()
+    expect(summary).to_be_focused()
+
+
+# ---- by keyboard
+
+
+def tab_stops(window: Page) -> list[str]:
+    """What Tab stops at, from the top of the page until it leaves it."""
+    stops = []
+    for _ in range(60):
+        window.keyboard.press("Tab")
+        stop = window.evaluate("""() => {
+            const e = document.activeElement;
+            if (!e || e === document.body) return null;
+            const label = e.labels && e.labels[0];
+            return (label || e).innerText.trim().replace(/\\s+/g, " ") || e.getAttribute("aria-label") || e.id;
+        }""")
+        if stop is None:
+            return stops
+        stops.append(stop)
+    return stops
+
+
+def test_tab_goes_in_reading_order(
+    opened: Callable[..., Page], alice: Person, mint: Mint, use: Callable[..., None]
+) -> None:
+    minted = mint("Production Server")
+    use(minted)
+    window = opened()
+    sign_in(window, alice)
+    frame = ["Skip to content", "ARKA", "Workspace: alice", "alice@northwind.example", "Overview", "API Keys"]
+
+    window.goto("/keys")
+    main = ["Create New API Key", "ARKA API keys", "Provider keys", "Production Server", "Delete Production Server"]
+    assert tab_stops(window) == [*frame, *main, "Contact"]
+
+    window.goto("/keys/new")
+    main = ["API Keys", "Name", "Secret", "Live", "Permissions", "Expires", "Create key", "Cancel"]
+    assert tab_stops(window) == [*frame, *main, "Contact"]
+
+    window.get_by_label("Name", exact=True).fill("another")
+    window.get_by_role("button", name="Create key").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Save your new key")
+    main = ["API Keys", "Secret key", "Copy key", "I have saved the key", "Example request"]
+    assert [stop if "curl" not in stop else "Example request" for stop in tab_stops(window)] == [
+        *frame,
+        *main,
+        "Contact",
+    ]
+
+    window.goto(f"/keys/{minted.key.id}/delete")
+    main = ["API Keys", "Production Server", "Type the key’s name to confirm", "Delete this key", "Keep the key"]
+    assert tab_stops(window) == [*frame, *main, "Contact"]
+
+
+def test_the_skip_link_leads_past_the_frame(opened: Callable[..., Page], alice: Person, mint: Mint) -> None:
+    mint("Production Server")
+    window = opened()
+    sign_in(window, alice)
+    window.goto("/keys")
+    window.keyboard.press("Tab")
+    window.keyboard.press("Enter")
+    window.keyboard.press("Tab")
+    expect(window.get_by_role("link", name="Create New API Key")).to_be_focused()
+
+
+def test_another_persons_window_is_untouched(opened: Callable[..., Page], alice: Person) -> None:
+    erin = make_person("erin@solo.example")
+    first, second = opened(), opened()
+    sign_in(first, alice)
+    sign_in(second, erin)
+    first.goto("/overview")
+    expect(first.locator(".topbar summary")).to_have_text(re.compile(alice.email))

@@ -1,0 +1,240 @@
+"""What holds on every page: its frame, its links, its markup, its headers, and what must never be in it."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from config import ROOT
+from models import ProviderKey
+from models.base import new_id, now, transaction
+from services import accounts, workspaces
+from services.keys import Minted
+from tests.pages.html import Html
+from tests.pages.visitor import Visitor
+from tests.people import Person, make_person
+
+Mint = Callable[..., Minted]
+
+TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """SQLite alone: what a page looks like does not depend on the database."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Callable[..., None]) -> dict[str, Html]:
+    """Each page of the portal in its usual states, by a name that failures can show."""
+    used, unused, gone = mint("Production Server"), mint("Old importer"), mint("gone")
+    use(used, times=3)
+    stranger = Visitor(app)
+    token = accounts.set_up_token()
+    assert token is not None
+    pages = {
+        "sign in": stranger.open("/sign-in"),
+        "sign in, refused": stranger.submit("/sign-in", email="", password=""),
+        "sign up": stranger.open("/sign-up"),
+        "sign up, refused": stranger.submit("/sign-up", email="x", password=""),
+        "set up": stranger.open(f"/setup/{token.reveal()}"),
+        "set up used": stranger.open("/setup/old"),
+        "not found, signed out": stranger.open("/nowhere"),
+        "overview": owner.open("/overview"),
+        "workspaces": owner.open("/workspaces"),
+        "keys": owner.open("/keys"),
+        "keys, page too far": owner.open("/keys?page=9"),
+        "new key": owner.open("/keys/new"),
+        "new key, refused": owner.submit("/keys/new", name="", preset="one_by_one", expires="on_a_date"),
+        "key, used": owner.open(f"/keys/{used.key.id}"),
+        "key, unused": owner.open(f"/keys/{unused.key.id}"),
+        "delete, used": owner.open(f"/keys/{used.key.id}/delete"),
+        "delete, refused": owner.submit(f"/keys/{used.key.id}/delete", name="x"),
+        "delete, unused": owner.open(f"/keys/{unused.key.id}/delete"),
+        "deleted": owner.submit(f"/keys/{gone.key.id}/delete"),
+        "key, deleted": owner.open(f"/keys/{gone.key.id}"),
+        "providers, none": owner.open("/keys/providers"),
+        "not found": owner.open("/keys/nonsense"),
+    }
+    form = owner.open("/keys/new")
+    pages["shown once"] = owner.send(form, name="brand new")
+    pages["already shown"] = owner.send(form, name="brand new")
+    connect(alice, "openai", "valid")
+    connect(alice, "openrouter", "invalid")
+    pages["providers"] = owner.open("/keys/providers")
+    pages["overview, with a broken provider"] = owner.open("/overview")
+    workspaces.set_plan(alice.workspace, "starter", requests_per_minute=None, actor=alice.actor)
+    pages["keys, paused"] = owner.open("/keys")
+    pages["overview, paused"] = owner.open("/overview")
+    pages["gate"] = Visitor(app).sign_in(solo()).open("/keys")
+    return pages
+
+
+def solo() -> Person:
+    return make_person("erin@solo.example")
+
+
+def connect(person: Person, provider: str, state: str) -> None:
+    """Connect a provider without asking it."""
+    with transaction() as session:
+        session.add(
+            ProviderKey(
+                id=new_id("prv"),
+                workspace_id=person.workspace_id,
+                provider=provider,
+                sealed="sealed",
+                state=state,
+                checked_at=now(),
+                created_at=now(),
+                updated_at=now(),
+                created_by_name=person.email,
+            )
+        )
+
+
+def test_every_link_on_every_page_leads_somewhere(every_page: dict[str, Html], owner: Visitor) -> None:
+    for name, page in every_page.items():
+        for link in {*page.links, *(value for _, attribute, value in page.attributes if attribute == "src")}:
+            if link.startswith("#"):
+                assert link[1:] in page.ids, f"{name}: nothing has the id {link}"
+            elif not link.startswith("mailto:"):
+                assert link.startswith("/"), f"{name}: {link}"
+                answer = owner.request("GET", link)
+                assert answer.status_code == 200, f"{name}: {link} answers {answer.status_code}"
+                answer.close()
+
+
+def test_every_form_leads_somewhere(every_page: dict[str, Html], app: Flask) -> None:
+    adapter = app.url_map.bind("")
+    for page in every_page.values():
+        for form in page.forms:
+            assert adapter.match(form.action.partition("?")[0], method="POST")
+            assert form.method == "post"
+            assert "csrf_token" in form.names
+
+
+def test_every_page_has_one_title_and_the_landmarks(every_page: dict[str, Html]) -> None:
+    for name, page in every_page.items():
+        tags = [tag for tag, attribute, _ in page.attributes if attribute == "id"]
+        assert page.source.count("<h1>") == 1, name
+        assert page.source.count("<main ") == 1, name
+        assert "<header " in page.source, name
+        assert "<footer " in page.source, name
+        assert page.links[0] == "#main", name
+        assert len(page.ids) == len(set(page.ids)) == len(tags), f"{name}: an id is there twice"
+        assert page.first("title").endswith(" · ARKA"), name
+        assert "Times are in UTC" in page.text, name
+
+
+def test_labels_and_descriptions_point_at_what_is_there(every_page: dict[str, Html]) -> None:
+    for name, page in every_page.items():
+        for _tag, attribute, value in page.attributes:
+            if attribute in ("for", "aria-describedby", "aria-labelledby"):
+                for one in value.split():
+                    assert one in page.ids, f"{name}: {attribute} names {one}"
+
+
+def test_nothing_is_inline_and_nothing_comes_from_elsewhere(every_page: dict[str, Html]) -> None:
+    for name, page in every_page.items():
+        assert "<style" not in page.source, name
+        assert "data:" not in page.source, name
+        assert not re.search(r"<script(?![^>]+src=)", page.source), name
+        for tag, attribute, value in page.attributes:
+            assert attribute != "style", f"{name}: {tag}"
+            assert not attribute.startswith("on"), f"{name}: {tag} {attribute}"
+            assert not value.startswith(("http:", "https:", "//", "javascript:")), f"{name}: {attribute}={value}"
+
+
+def test_every_moment_is_told_to_machines_too(every_page: dict[str, Html]) -> None:
+    for name, page in every_page.items():
+        for tag in re.findall(r"<time[^>]*>", page.source):
+            assert re.search(r'datetime="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"', tag), f"{name}: {tag}"
+
+
+def test_only_the_page_that_shows_a_key_holds_one(every_page: dict[str, Html]) -> None:
+    full_key = re.compile(r"arka_[sp]k_(test_)?[0-9A-Za-z]{32}")
+    assert [name for name, page in every_page.items() if full_key.search(page.source)] == ["shown once"]
+    assert not full_key.search(every_page["shown once"].first("title"))
+
+
+def test_no_password_goes_back_into_a_page(every_page: dict[str, Html]) -> None:
+    for name, page in every_page.items():
+        for tag in re.findall(r'<input[^>]+type="password"[^>]*>', page.source):
+            assert 'value=""' in tag, name
+
+
+def test_brand_prefix_and_sales_address_are_settings(
+    environment: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    environment |= {"ARKA_BRAND": "Lumen", "ARKA_KEY_PREFIX": "lum", "ARKA_SALES_EMAIL": "hello@lumen.example"}
+    pages = request.getfixturevalue("every_page")
+    for name, page in pages.items():
+        # Field names of settings keep the project's own prefix.
+        source = re.sub(r"ARKA_(BRAND|PUBLIC_URL|SALES_EMAIL)", "", page.source)
+        assert "arka" not in source.lower(), name
+        assert "Lumen" in page.first("title"), name
+        assert "mailto:hello@lumen.example" in page.links, name
+    assert "$LUM_API_KEY" in pages["shown once"].text
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_no_template_names_the_brand_by_itself(path: Path) -> None:
+    source = re.sub(r"ARKA_(BRAND|PUBLIC_URL|SALES_EMAIL)", "", path.read_text())
+    assert "arka" not in source.lower()
+    assert "|safe" not in source
+
+
+def test_pages_are_not_kept_and_are_safe_to_frame_nowhere(owner: Visitor) -> None:
+    for path in ("/overview", "/keys", "/keys/new", "/nowhere"):
+        answer = owner.one_request("GET", path)
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert "data:" not in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_pages_behind_the_sign_in_lead_to_it_and_back(app: Flask, visitor: Visitor) -> None:
+    for path in ("/overview", "/workspaces", "/keys", "/keys/new", "/keys/key_x", "/keys/providers"):
+        answer = visitor.one_request("GET", path)
+        assert answer.status_code == 303
+        assert answer.headers["Location"] == f"/sign-in?next={path}"
+    assert visitor.one_request("GET", "/").headers["Location"] == "/sign-in"
+
+
+def test_a_bearer_key_opens_no_page(visitor: Visitor, mint: Mint) -> None:
+    header = {"Authorization": f"Bearer {mint().secret.reveal()}"}
+    assert visitor.one_request("GET", "/keys", headers=header).status_code == 303
+
+
+def test_a_failure_says_what_to_quote(app: Flask, owner: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the cause, which is for the log")
+
+    monkeypatch.setattr("services.keys.living", fail)
+    app.testing = False
+    answer = owner.one_request("GET", "/keys")
+    assert answer.status_code == 500
+    assert "Something went wrong on our side" in answer.text
+    assert answer.headers["X-Request-Id"] in answer.text
+    assert "the cause" not in answer.text
+    # The frame is still there, although nothing may be asked of the database any more.
+    assert "alice@northwind.example" in answer.text
+
+
+def test_pages_are_light(every_page: dict[str, Html], owner: Visitor) -> None:
+    """The budget of the design, compressed: 100 kB and 8 requests at first, 15 kB and no more files afterwards."""
+    for name, page in every_page.items():
+        files = {v for tag, a, v in page.attributes if (tag, a) in {("link", "href"), ("script", "src")}}
+        assert len(files) + 2 <= 8, name  # the page itself and the icons, which every picture names
+        assert len(gzip.compress(page.source.encode())) < 15_000, name
+    first = sum(len(gzip.compress(owner.one_request("GET", file).data)) for file in files)
+    assert first + 15_000 < 100_000
+    for name, most in (("portal.css", 12_000), ("portal.js", 4_000)):
+        assert len(gzip.compress((ROOT / "static" / name).read_bytes())) < most
+    assert "url(" not in (ROOT / "static" / "portal.css").read_text()
