@@ -1,0 +1,64 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from config import ROOT
+from services.gate import CHECKS, REASONS
+
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]
+
+
+def codes_in_the_code() -> set[str]:
+    """Every error code that a class or a call in services and blueprints names."""
+    found = set(REASONS)
+    for path in [*ROOT.glob("services/**/*.py"), *ROOT.glob("blueprints/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                found.add(str(node.value.value))
+    return found
+
+
+def test_every_error_code_of_v1_is_documented() -> None:
+    written = (ROOT / "docs" / "errors.md").read_text()
+    missing = {code for code in codes_in_the_code() if f"`{code}`" not in written}
+    assert missing == set()
+
+
+def test_the_documented_order_is_the_order_of_the_checks() -> None:
+    written = (ROOT / "docs" / "errors.md").read_text()
+    rows = [match[1].split(", ") for match in re.finditer(r"^\| ([a-z, ]+) \| 4\d\d \|", written, re.MULTILINE)]
+    names = [name for row in rows for name in row if name in dict(CHECKS)]
+    assert list(dict.fromkeys(names)) == [name for name, _ in CHECKS]
+
+
+def test_every_file_the_documents_link_to_exists() -> None:
+    for path in DOCS:
+        for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def test_every_place_on_the_map_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for places in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE):
+        for place in re.findall(r"`([^`]+)`", places):
+            assert place == "instance/" or (ROOT / place).exists(), place
+    for folder in [path for path in ROOT.iterdir() if (path / "__init__.py").exists() and path.name != "tests"]:
+        assert f"`{folder.name}/`" in text
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    from app import create_app
+    from config import load
+
+    text = (ROOT / "README.md").read_text()
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        cli = create_app(load({"ARKA_INSTANCE_PATH": folder})).cli
+    for command in re.findall(r"`((?:user|workspace|key|provider|audit) [a-z-]+)", text):
+        group, name = command.split()
+        assert name in cli.commands[group].commands  # type: ignore[attr-defined]
+    assert "serve" in cli.commands
