@@ -432,7 +432,7 @@ class _Handler(BaseHTTPRequestHandler):
             request.outcome = "cut"
             raise
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _handle
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _handle  # noqa: N815 - names given by http.server
 
     # ---- reading
 

@@ -490,10 +490,10 @@ def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.Co
         "def test_expected(): assert False\n"
     )
     (folder / "test_module.py").write_text("import pytest\npytest.skip('by module', allow_module_level=True)\n")
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", folder, "-p", "tests.neighbours.skips"]
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "ARKA_"))}
     return subprocess.run(
-        [*command, "-p", "no:cacheprovider", *arguments, str(folder)], cwd=ROOT, env=environment | variables,
+        [*command, "-p", "tests.neighbours.skips", "-p", "no:cacheprovider", *arguments, str(folder)], cwd=ROOT, env=environment | variables,
         capture_output=True, text=True, timeout=60, check=False,
     )
 
