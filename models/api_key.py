@@ -43,7 +43,10 @@ class ApiKey(Base):
     created_by_name: Mapped[str] = mapped_column(String(254))
 
     secrets: Mapped[list[ApiKeySecret]] = relationship(
-        back_populates="api_key", order_by="ApiKeySecret.created_at.desc()", cascade="all, delete-orphan"
+        back_populates="api_key",
+        order_by="ApiKeySecret.created_at.desc()",
+        cascade="all, delete-orphan",
+        lazy="selectin",
     )
 
     @property

@@ -17,7 +17,12 @@ HOW_TO_GET = (
     f"`python -m playwright install chromium`, or set {VARIABLE} to its path"
 )
 NAMES = (
-    "chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "google-chrome-stable", "chrome",
+    "chromium",
+    "chromium-browser",
+    "chromium-headless-shell",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
     "microsoft-edge",
 )
 DOWNLOADED = (

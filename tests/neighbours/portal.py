@@ -84,8 +84,14 @@ class Portal:
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the portal's commands with the same settings, whether it serves or not."""
         return subprocess.run(
-            [*FLASK, *arguments], input=input, capture_output=True, text=True, timeout=timeout_seconds, check=False,
-            env=self.environment, cwd=ROOT,
+            [*FLASK, *arguments],
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+            env=self.environment,
+            cwd=ROOT,
         )
 
     def _text(self, name: str) -> str:

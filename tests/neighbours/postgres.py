@@ -71,7 +71,11 @@ class Postgres:
             command += ["-c", f"{name}={value}"]
         with (self._folder / "log").open("ab") as log:
             self._process = processes.start(
-                command, output=log, environment=_environment(), folder=self._folder, user=self._user,
+                command,
+                output=log,
+                environment=_environment(),
+                folder=self._folder,
+                user=self._user,
                 last_signal=signal.SIGQUIT,
             )
         ready = processes.wait_until(lambda: self._is_ready() or not self.is_running(), START_SECONDS)
@@ -119,8 +123,16 @@ class Postgres:
         if self._user is not None:
             os.chown(self._folder, self._user.uid, self._user.gid)
         command = [
-            str(self._programs / "initdb"), "-D", str(self._data), "--no-sync", "--no-instructions", "--auth=trust",
-            f"--username={SUPERUSER}", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
+            str(self._programs / "initdb"),
+            "-D",
+            str(self._data),
+            "--no-sync",
+            "--no-instructions",
+            "--auth=trust",
+            f"--username={SUPERUSER}",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
             "--locale=C",
         ]
         with (self._folder / "log").open("ab") as log:
@@ -183,9 +195,14 @@ def is_open_to_all(path: Path) -> bool:
 
 def _copied(installation: Path, folder: Path) -> Path:
     """Copy the installation beside the data, for a repository that lies in root's own home."""
-    copy = folder / "installation"
+    package = installation.parent
+    copy = folder / package.name / installation.name
     for part in ("bin", "lib", "share"):
         shutil.copytree(installation / part, copy / part, symlinks=True)
+    # The wheel keeps libraries beside its package; the programs look for them there.
+    libraries = package.with_name(package.name + ".libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, folder / libraries.name)
     return copy
 
 

@@ -100,8 +100,14 @@ def start(
     """
     ids = {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
     process: subprocess.Popen[bytes] = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=dict(environment), cwd=folder,
-        start_new_session=True, **ids,  # type: ignore[call-overload]
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        env=dict(environment),
+        cwd=folder,
+        start_new_session=True,
+        **ids,  # type: ignore[call-overload]
     )
     _tell_watchdog(f"group {process.pid} {int(last_signal)}")
     return process

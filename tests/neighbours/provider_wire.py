@@ -20,13 +20,29 @@ Json = dict[str, Any]
 Headers = tuple[tuple[str, str], ...]
 
 OPENAI_MODELS = (
-    "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini",
-    "gpt-3.5-turbo-instruct", "text-embedding-3-small", "text-embedding-3-large",
+    "gpt-4o",
+    "gpt-4o-mini",
+    "gpt-4.1",
+    "gpt-4.1-mini",
+    "gpt-5",
+    "gpt-5-mini",
+    "o3",
+    "o4-mini",
+    "gpt-3.5-turbo-instruct",
+    "text-embedding-3-small",
+    "text-embedding-3-large",
 )
 OPENROUTER_MODELS = (
-    "openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-5", "anthropic/claude-3.5-sonnet", "anthropic/claude-sonnet-4",
-    "google/gemini-2.5-pro", "google/gemini-2.5-flash", "meta-llama/llama-3.3-70b-instruct",
-    "mistralai/mistral-small-3.2-24b-instruct:free", "deepseek/deepseek-chat-v3.1",
+    "openai/gpt-4o",
+    "openai/gpt-4o-mini",
+    "openai/gpt-5",
+    "anthropic/claude-3.5-sonnet",
+    "anthropic/claude-sonnet-4",
+    "google/gemini-2.5-pro",
+    "google/gemini-2.5-flash",
+    "meta-llama/llama-3.3-70b-instruct",
+    "mistralai/mistral-small-3.2-24b-instruct:free",
+    "deepseek/deepseek-chat-v3.1",
 )
 MODELS_CREATED = 1_715_367_049
 DONE = b"data: [DONE]\n\n"
@@ -298,13 +314,25 @@ def responses(question: Question) -> Answer:
 def _response(question: Question, text: str) -> Json:
     content = {"type": "output_text", "text": text, "annotations": []}
     message = {
-        "type": "message", "id": "msg_" + secrets.token_hex(24), "status": "completed", "role": "assistant",
+        "type": "message",
+        "id": "msg_" + secrets.token_hex(24),
+        "status": "completed",
+        "role": "assistant",
         "content": [content],
     }
     answer: Json = {
-        "id": "resp_" + secrets.token_hex(24), "object": "response", "created_at": int(time.time()),
-        "status": "completed", "error": None, "incomplete_details": None, "instructions": None,
-        "model": question.model, "output": [message], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+        "id": "resp_" + secrets.token_hex(24),
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "model": question.model,
+        "output": [message],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
         "metadata": {},
     }
     if question.with_usage:
@@ -369,12 +397,17 @@ def _openai_model(name: str) -> Json:
 
 def _openrouter_model(name: str) -> Json:
     return {
-        "id": name, "canonical_slug": name, "name": name.replace("/", ": "), "created": MODELS_CREATED,
-        "description": "A model of the fake provider.", "context_length": 128_000,
+        "id": name,
+        "canonical_slug": name,
+        "name": name.replace("/", ": "),
+        "created": MODELS_CREATED,
+        "description": "A model of the fake provider.",
+        "context_length": 128_000,
         "architecture": {"modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"]},
         "pricing": {"prompt": "0.000003", "completion": "0.000015", "request": "0", "image": "0"},
         "top_provider": {"context_length": 128_000, "max_completion_tokens": 16_384, "is_moderated": False},
-        "per_request_limits": None, "supported_parameters": ["max_tokens", "temperature", "tools", "response_format"],
+        "per_request_limits": None,
+        "supported_parameters": ["max_tokens", "temperature", "tools", "response_format"],
     }
 
 
@@ -382,9 +415,18 @@ def key_facts(key: str, *, has_credit: bool) -> Answer:
     """OpenRouter's ``GET key``. It answers 200 for a key without credit too and says so in the figures."""
     used = 1.25 if has_credit else 10.0
     data = {
-        "label": f"{key[:12]}...{key[-3:]}", "limit": 10.0, "limit_reset": None, "limit_remaining": 10.0 - used,
-        "usage": used, "usage_daily": used, "usage_weekly": used, "usage_monthly": used, "byok_usage": 0,
-        "include_byok_in_limit": False, "is_free_tier": False, "is_provisioning_key": False,
+        "label": f"{key[:12]}...{key[-3:]}",
+        "limit": 10.0,
+        "limit_reset": None,
+        "limit_remaining": 10.0 - used,
+        "usage": used,
+        "usage_daily": used,
+        "usage_weekly": used,
+        "usage_monthly": used,
+        "byok_usage": 0,
+        "include_byok_in_limit": False,
+        "is_free_tier": False,
+        "is_provisioning_key": False,
         "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated and safe to ignore."},
     }
     return json_answer({"data": data})
@@ -394,8 +436,14 @@ def key_facts(key: str, *, has_credit: bool) -> Answer:
 
 
 def error_answer(
-    flavour: Flavour, status: int, message: str, *, kind: str = "invalid_request_error", code: str | None = None,
-    param: str | None = None, metadata: Json | None = None,
+    flavour: Flavour,
+    status: int,
+    message: str,
+    *,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    param: str | None = None,
+    metadata: Json | None = None,
 ) -> Answer:
     if flavour == "openrouter":
         error: Json = {"message": message, "code": status} | ({"metadata": metadata} if metadata else {})
@@ -412,7 +460,8 @@ def no_key(flavour: Flavour) -> Answer:
     if flavour == "openrouter":
         return error_answer(flavour, 401, "No auth credentials found")
     return error_answer(
-        flavour, 401,
+        flavour,
+        401,
         "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
         "(i.e. Authorization: Bearer YOUR_KEY). You can obtain an API key from "
         "https://platform.openai.com/account/api-keys.",
@@ -423,8 +472,11 @@ def wrong_key(flavour: Flavour, key: str) -> Answer:
     if flavour == "openrouter":
         return error_answer(flavour, 401, "User not found.")
     return error_answer(
-        flavour, 401, f"Incorrect API key provided: {masked(key)}. You can find your API key at "
-        "https://platform.openai.com/account/api-keys.", code="invalid_api_key",
+        flavour,
+        401,
+        f"Incorrect API key provided: {masked(key)}. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        code="invalid_api_key",
     )
 
 
@@ -433,9 +485,12 @@ def no_credit(flavour: Flavour) -> Answer:
         message = "Insufficient credits. Add more using https://openrouter.ai/settings/credits"
         return error_answer(flavour, 402, message)
     return error_answer(
-        flavour, 429, "You exceeded your current quota, please check your plan and billing details. For more "
+        flavour,
+        429,
+        "You exceeded your current quota, please check your plan and billing details. For more "
         "information on this error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
-        kind="insufficient_quota", code="insufficient_quota",
+        kind="insufficient_quota",
+        code="insufficient_quota",
     )
 
 
@@ -444,9 +499,12 @@ def restricted(flavour: Flavour, scope: str) -> Answer:
         message = "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys"
         return error_answer(flavour, 403, message)
     return error_answer(
-        flavour, 403, f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you "
+        flavour,
+        403,
+        f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you "
         "have the correct role in your organization (Reader, Writer, Owner) and project (Member, Owner), and if you're "
-        "using a restricted API key, that it has the necessary scopes.", code="missing_scope",
+        "using a restricted API key, that it has the necessary scopes.",
+        code="missing_scope",
     )
 
 
@@ -456,10 +514,13 @@ def rate_limited(flavour: Flavour, retry_after_seconds: str) -> Answer:
         answer = error_answer(flavour, 429, "Rate limit exceeded: free-models-per-min.", metadata=metadata)
     else:
         answer = error_answer(
-            flavour, 429, "Rate limit reached for gpt-4o in organization org-fake on requests per min (RPM): Limit 3, "
+            flavour,
+            429,
+            "Rate limit reached for gpt-4o in organization org-fake on requests per min (RPM): Limit 3, "
             f"Used 3, Requested 1. Please try again in {retry_after_seconds}s. Visit "
             "https://platform.openai.com/account/rate-limits to learn more.",
-            kind="requests", code="rate_limit_exceeded",
+            kind="requests",
+            code="rate_limit_exceeded",
         )
     return answer.with_headers(("Retry-After", retry_after_seconds))
 
@@ -477,7 +538,9 @@ def no_such_path(flavour: Flavour, method: str, path: str) -> Answer:
 
 def unreadable(flavour: Flavour) -> Answer:
     return error_answer(
-        flavour, 400, "We could not parse the JSON body of your request. (HINT: This likely means you aren't using "
+        flavour,
+        400,
+        "We could not parse the JSON body of your request. (HINT: This likely means you aren't using "
         "your HTTP library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)",
     )
 

@@ -191,8 +191,18 @@ def test_a_key_of_one_provider_is_unknown_to_the_other(provider: FakeProvider) -
 
 @pytest.mark.parametrize(
     ("fault", "status"),
-    [("400", 400), ("401", 401), ("402", 429), ("403", 403), ("404", 404), ("429", 429), ("500", 500), ("502", 502),
-     ("503", 503), ("redirect", 302)],
+    [
+        ("400", 400),
+        ("401", 401),
+        ("402", 429),
+        ("403", 403),
+        ("404", 404),
+        ("429", 429),
+        ("500", 500),
+        ("502", 502),
+        ("503", 503),
+        ("redirect", 302),
+    ],
 )
 def test_a_status_can_be_ordered_in_three_ways(provider: FakeProvider, fault: str, status: int) -> None:
     assert post(provider, ask(f"fault-{fault}")).status == status
@@ -490,10 +500,10 @@ def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.Co
         "def test_expected(): assert False\n"
     )
     (folder / "test_module.py").write_text("import pytest\npytest.skip('by module', allow_module_level=True)\n")
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "ARKA_"))}
     return subprocess.run(
-        [*command, "-p", "tests.neighbours.skips", "-p", "no:cacheprovider", *arguments, str(folder)], cwd=ROOT, env=environment | variables,
+        [*command, "-p", "tests.neighbours.skips", *arguments, str(folder)], cwd=ROOT, env=environment | variables,
         capture_output=True, text=True, timeout=60, check=False,
     )
 

@@ -34,7 +34,9 @@ def test_an_operator_can_add_a_plan(tmp_path: Path) -> None:
     assert PlanTable.read(path).plan_named("team").requests_per_minute == 60
 
 
-@pytest.mark.parametrize("text", ["", "no toml", "[agency]\ntitle='A'", "[starter]\ntitle='S'\nprice=''\napi_access=true"])
+@pytest.mark.parametrize(
+    "text", ["", "no toml", "[agency]\ntitle='A'", "[starter]\ntitle='S'\nprice=''\napi_access=true"]
+)
 def test_a_broken_table_is_refused_in_words(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plans.toml"
     path.write_text(text)

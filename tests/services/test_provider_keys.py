@@ -48,7 +48,7 @@ def test_a_good_key_is_tested_and_kept_sealed(app: Flask, alice: Person, provide
 
 @pytest.mark.parametrize("name", ["openai", "openrouter"])
 def test_a_key_the_provider_refuses_is_not_saved(app: Flask, alice: Person, provider: FakeProvider, name: str) -> None:
-    with pytest.raises(InvalidInput, match="does not accept this key. It was not saved"):
+    with pytest.raises(InvalidInput, match=r"does not accept this key\. It was not saved"):
         save(alice, name, "sk-unknown-key-000000000000")
     assert provider_keys.of_workspace(alice.workspace) == []
 

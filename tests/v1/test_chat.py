@@ -364,7 +364,7 @@ def test_nothing_a_caller_sends_moves_the_request_to_another_host(
 ) -> None:
     connect("openai", provider.good_key)
     provider.requests.clear()
-    places = {name: "http://127.0.0.1:9/v1" for name in ("api_base", "base_url", "api_url", "url", "host", "endpoint")}
+    places = dict.fromkeys(("api_base", "base_url", "api_url", "url", "host", "endpoint"), "http://127.0.0.1:9/v1")
     headers = {**live, "X-Forwarded-Host": "127.0.0.1:9", "X-Portkey-Custom-Host": "http://127.0.0.1:9"}
     assert client.post(CHAT, headers=headers, json={**HELLO, **places}).status_code == 200
     assert len(provider.requests) == 1
