@@ -1,12 +1,14 @@
 """The server process that ``flask serve`` watches: granian's main process and, forked from it, the workers.
 
-Run as ``python -m server``. Whatever dies, nothing is left behind: the main process ends with the one that watches it,
-and the workers with the main process, so that a server that is started again never shares the port with an old one.
+Run as ``python -m server [PID of the process that watches it]``. Whatever dies, nothing is left behind: the main
+process ends with the one that watches it, and the workers with the main process, so that a server that is started
+again never shares the port with an old one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -29,7 +31,7 @@ def main() -> None:
     settings = load_settings()
     # What the portal writes is for its owner only.
     os.umask(0o077)
-    end_with_parent()
+    end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
     Granian(
         "server:application",
         factory=True,
@@ -51,18 +53,23 @@ def main() -> None:
 
 def application() -> Flask:
     """Make the app of one worker process."""
-    end_with_parent()
+    main_process = multiprocessing.parent_process()
+    if main_process is not None and main_process.pid is not None:
+        # A worker that is just starting does not heed SIGTERM yet.
+        end_with(main_process.pid, signal.SIGKILL)
     return create_app()
 
 
-def end_with_parent() -> None:
-    """Ask the kernel to send this process SIGTERM when its parent dies (prctl(2); Linux only)."""
+def end_with(parent: int, number: signal.Signals) -> None:
+    """Ask the kernel to send this process a signal when its parent dies (prctl(2); Linux only).
+
+    Exits at once when the parent is dead already.
+    """
     if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -58,7 +59,7 @@ class _Server:
         failures = 0
         while not self._stopping:
             began = time.monotonic()
-            self._process = subprocess.Popen([sys.executable, "-m", "server"], cwd=config.ROOT)
+            self._process = subprocess.Popen([sys.executable, "-m", "server", str(os.getpid())], cwd=config.ROOT)
             if welcome and self._wait_until_up():
                 click.echo(welcome)
                 welcome = ""
