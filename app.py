@@ -53,7 +53,9 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
 
 def load_settings() -> config.Settings:
-    """Read the settings; the environment wins over ``.env``."""
+    """Read the settings; the environment wins over ``.env``, which ``FLASK_SKIP_DOTENV=1`` leaves out as in Flask."""
+    if os.environ.get("FLASK_SKIP_DOTENV") == "1":
+        return config.load(os.environ)
     from_file = {name: value for name, value in dotenv_values(config.ROOT / ".env").items() if value is not None}
     return config.load({**from_file, **os.environ})
 
