@@ -30,6 +30,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     Raises config.ConfigurationError when a setting is wrong.
     """
+    # What the portal writes is for its owner only.
+    os.umask(0o077)
     settings = settings or load_settings()
     logs.configure(settings.log_format)
     for sentence in settings.unknown:
@@ -37,6 +39,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
     app = Flask(__name__, instance_path=str(settings.instance_path), static_folder=None)
     app.config.from_mapping(flask_settings(settings))
+    # An address with two slashes is no other spelling of one; a redirect would go where the Host header says.
+    app.url_map.merge_slashes = False
     app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
         app.wsgi_app, x_for=settings.trusted_proxies, x_proto=settings.trusted_proxies, x_host=settings.trusted_proxies
     )
@@ -71,6 +75,8 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "SESSION_COOKIE_SAMESITE": "Lax",
         "MAX_CONTENT_LENGTH": settings.max_body_mb * 1_000_000,
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        # An exception's text must not hold what was to be stored.
+        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
         "RATELIMIT_STORAGE_URI": settings.ratelimit_storage_uri,
         "RATELIMIT_STORAGE_OPTIONS": {"wrap_exceptions": True},
         "RATELIMIT_STRATEGY": "moving-window",
@@ -87,7 +93,8 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
 def bind_extensions(app: Flask) -> None:
     db.init_app(app)
     migrate.init_app(app, db, directory=str(config.ROOT / "migrations"), render_as_batch=True)
-    login_manager.init_app(app)
+    # Its context processor would ask the database for the user again, also while an error page says that it is away.
+    login_manager.init_app(app, add_context_processor=False)
     csrf.init_app(app)
     limiter.init_app(app)
 

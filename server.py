@@ -29,8 +29,6 @@ _HEADER_MILLISECONDS = 15_000
 def main() -> None:
     """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
     settings = load_settings()
-    # What the portal writes is for its owner only.
-    os.umask(0o077)
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
     Granian(
         "server:application",

@@ -27,7 +27,13 @@ from services.errors import (
 
 _log = structlog.get_logger("error")
 
-_DATABASE_AWAY = (database_errors.OperationalError, database_errors.InterfaceError, database_errors.TimeoutError)
+_DATABASE_AWAY = (
+    database_errors.OperationalError,
+    database_errors.InterfaceError,
+    # A PostgreSQL that has become read-only after a failover.
+    database_errors.InternalError,
+    database_errors.TimeoutError,
+)
 
 # What the framework's own refusals are called under /v1.
 _CODES = {
@@ -54,7 +60,7 @@ def _answer(error: Exception) -> Response:
     # Whatever was begun is not to be kept, and the page below reads afresh.
     db.session.remove()
     g.error_code = refusal.code
-    response = _json(refusal) if is_api() else _page(refusal)
+    response = _json(refusal) if is_api() else _page_or_text(refusal)
     response.headers.extend(refusal.headers)
     return response
 
@@ -106,6 +112,16 @@ def _json(error: PortalError) -> Response:
         },
     }
     return Response(orjson.dumps(body, default=str), error.status, content_type="application/json")
+
+
+def _page_or_text(error: PortalError) -> Response:
+    try:
+        return _page(error)
+    except Exception:
+        # The page needs what has just failed, or an address that the request did not tell.
+        _log.exception("error page failed", request_id=g.get("request_id"))
+        text = f"{error.message}\nRequest: {g.get('request_id')}\n"
+        return Response(text, error.status, content_type="text/plain; charset=utf-8")
 
 
 def _page(error: PortalError) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 
@@ -16,6 +17,8 @@ _log = structlog.get_logger("request")
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 )
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?")
 _MOST_TO_TAKE_BYTES = 1_000_000
 _TRANSPORT_SECURITY = "max-age=31536000"
 
@@ -35,6 +38,10 @@ def is_api() -> bool:
 def _begin() -> None:
     g.request_id = "req_" + secrets.token_hex(12)
     g.started = time.perf_counter()
+    host = request.environ.get("HTTP_HOST", "")
+    # RFC 9112, section 3.2: exactly one Host that is one. The server hands on two of them as an empty one.
+    if not _HOST.fullmatch(host) and not (host == "" and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"):
+        raise InvalidRequest("The request needs exactly one valid Host header.")
 
 
 def _refuse_unstorable_text() -> None:

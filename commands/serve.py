@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from types import FrameType
 
 import click
@@ -19,7 +20,6 @@ from flask.cli import with_appcontext
 import config
 from commands.tools import refusals_told
 from services import accounts, first_start
-from services.secret import Secret
 
 _START_SECONDS = 30
 # A server that dies at once, time after time, is started again more and more slowly.
@@ -37,9 +37,7 @@ def command(settings: config.Settings) -> click.Command:
         """Start the portal: upgrade the database, serve, and show how to begin."""
         _refuse_taken_port(settings)
         flask_migrate.upgrade()
-        demo_key = first_start.make_demo() if settings.demo else None
-        welcome = _welcome(settings, accounts.set_up_token(), demo_key)
-        sys.exit(_Server(settings).run(welcome))
+        sys.exit(_Server(settings).run(lambda: _welcome(settings)))
 
     return serve
 
@@ -52,21 +50,21 @@ class _Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
-    def run(self, welcome: str) -> int:
-        """Serve until told to stop; return the exit status."""
+    def run(self, welcome: Callable[[], str]) -> int:
+        """Serve until told to stop, greet once it answers, and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
-        failures = 0
+        failures, greeted = 0, False
         while not self._stopping:
             began = time.monotonic()
             self._process = subprocess.Popen([sys.executable, "-m", "server", str(os.getpid())], cwd=config.ROOT)
-            if welcome and self._wait_until_up():
-                click.echo(welcome)
-                welcome = ""
+            if not greeted and self._wait_until_up():
+                click.echo(welcome())
+                greeted = True
             status = self._process.wait()
             if self._stopping:
                 return 0
-            if welcome:
+            if not greeted:
                 click.echo("The server did not start; the lines above say why.", err=True)
                 return status or 1
             failures = 0 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
@@ -113,7 +111,10 @@ def _local_address(host: str) -> str:
     return f"[{local}]" if ":" in local else local
 
 
-def _welcome(settings: config.Settings, set_up_token: Secret | None, demo_key: Secret | None) -> str:
+def _welcome(settings: config.Settings) -> str:
+    """Return what the operator is told. The demo is made only now, when its key is sure to be seen."""
+    demo_key = first_start.make_demo() if settings.demo else None
+    set_up_token = accounts.set_up_token()
     lines = ["", f"{settings.brand} portal is running at {settings.public_url}", ""]
     if set_up_token is not None:
         lines += ["Make the operator's account with this one-time link:", ""]

@@ -80,6 +80,7 @@ class Quick:
             max_overflow=0,
             pool_timeout=_WAIT_SECONDS,
             pool_reset_on_return=None,
+            hide_parameters=True,
         )
         _alive.add(self)
 
@@ -129,7 +130,7 @@ class Quick:
     @property
     def _operational_errors(self) -> tuple[Any, ...]:
         driver: Any = self.engine.dialect.dbapi
-        return (driver.OperationalError, driver.InterfaceError)
+        return (driver.OperationalError, driver.InterfaceError, driver.InternalError)
 
 
 _alive: WeakSet[Quick] = WeakSet()

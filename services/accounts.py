@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
+from contextlib import suppress
 from datetime import timedelta
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select, update
 
 from extensions import db
 from models import LoginSession, SetupLink, User, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
+from models.quick import DatabaseUnavailable, Prepared
 from services import audit, passwords, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
@@ -27,7 +29,6 @@ email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 SESSION_LIFETIME = timedelta(days=14)
 _SEEN_AGAIN_AFTER = timedelta(minutes=1)
 _CLIENT_LENGTH = 200
-# The same for an address that has an account as for one that cannot have one.
 _NOT_CREATED = "This account could not be created. If you have one already, sign in"
 
 
@@ -47,12 +48,15 @@ def create_user(email: str, password: Secret, *, is_operator: bool, actor: Actor
     password_hash = passwords.hash_password(password)
     with transaction():
         user = _add_user(email, password_hash, is_operator=is_operator)
-        return workspaces.create(_name_from(user.email), owner=user, actor=actor)
+        workspace = workspaces.create(_name_from(user.email), owner=user, actor=actor)
+        if is_operator:
+            _adopt_ownerless_workspaces(user, actor)
+        return workspace
 
 
 def sign_in(email: str, password: Secret, *, address: str | None, client: str | None) -> Secret:
     """Return the token of a new session. Raises WrongCredentials, after the same time whatever is wrong."""
-    user = db.session.scalars(select(User).where(User.email == _plain(email))).first()
+    user = db.session.scalars(select(User).where(User.email == stored_form(email))).first()
     if not passwords.matches(password, user.password_hash if user else None) or user is None:
         raise WrongCredentials
     with transaction():
@@ -72,9 +76,17 @@ def find_session(token: Secret) -> LoginSession | None:
     if found is None or found.expires_at <= now():
         return None
     if now() - found.last_seen_at > _SEEN_AGAIN_AFTER:
-        with transaction():
-            found.last_seen_at = now()
+        # Who only reads must not be stopped by a database that cannot write.
+        with suppress(DatabaseUnavailable):
+            parts().quick.run(_SEEN, {"session": found.id, "at": now()})
     return found
+
+
+_SEEN = Prepared(
+    update(LoginSession)
+    .where(LoginSession.id == bindparam("session"))
+    .values(last_seen_at=bindparam("at", type_=LoginSession.last_seen_at.type))
+)
 
 
 # ---- the first operator
@@ -118,7 +130,7 @@ def create_operator(token: Secret, email: str, password: Secret, *, address: str
             raise SetUpLinkUsed
         operator = _add_user(email, password_hash, is_operator=True)
         workspace = _add_workspace_of(operator, address=address, client=client)
-        _adopt_ownerless_workspaces(operator, address=address, client=client)
+        _adopt_ownerless_workspaces(operator, _actor(operator, address, client))
         return _open_session(operator, workspace, address=address, client=client)
 
 
@@ -135,8 +147,8 @@ def _close_set_up_link() -> None:
         link.nonce, link.used_at = None, now()
 
 
-def _adopt_ownerless_workspaces(operator: User, *, address: str | None, client: str | None) -> None:
-    actor = _actor(operator, address, client)
+def _adopt_ownerless_workspaces(operator: User, actor: Actor) -> None:
+    """Open the demo workspace, which was made before anybody was there, to the operator."""
     for workspace in workspaces.without_members():
         workspaces.add_member(workspace, operator, Role.OWNER, actor=actor)
 
@@ -147,14 +159,11 @@ def _adopt_ownerless_workspaces(operator: User, *, address: str | None, client: 
 def _checked(email: str, password: Secret) -> str:
     """Return the e-mail address in its stored form. Raises InvalidInput."""
     faults = {}
-    plain = _plain(email)
+    plain = stored_form(email)
     if not plain:
         faults["email"] = "Enter your e-mail address"
-    else:
-        try:
-            plain = validate_email(plain, check_deliverability=False, test_environment=True).normalized.lower()
-        except EmailNotValidError:
-            faults["email"] = "Enter an e-mail address like name@example.com"
+    elif not _is_address(plain):
+        faults["email"] = "Enter an e-mail address like name@example.com"
     if fault := passwords.fault_of(password):
         faults["password"] = fault
     elif plain and hmac.compare_digest(password.reveal().lower().encode("utf-8", "replace"), plain.encode()):
@@ -164,8 +173,20 @@ def _checked(email: str, password: Secret) -> str:
     return plain
 
 
-def _plain(email: str) -> str:
-    return email.strip().lower()
+def stored_form(email: str) -> str:
+    """Return the one spelling under which an address is stored and looked up, whatever it was typed like."""
+    plain = email.strip()
+    with suppress(EmailNotValidError):
+        plain = validate_email(plain, check_deliverability=False, test_environment=True).normalized
+    return plain.lower()
+
+
+def _is_address(plain: str) -> bool:
+    try:
+        validate_email(plain, check_deliverability=False, test_environment=True)
+    except EmailNotValidError:
+        return False
+    return True
 
 
 def _add_user(email: str, password_hash: str, *, is_operator: bool) -> User:

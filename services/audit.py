@@ -30,8 +30,9 @@ def record(
 ) -> None:
     """Add an entry such as ``key:create`` to the workspace's chain. Joins the act's transaction."""
     with transaction() as session:
-        # Two acts at once must not both follow the same entry.
-        session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update())
+        # Two acts at once must not both follow the same entry. A lock that lets foreign keys be checked meanwhile:
+        # each of the two has already pointed at the workspace.
+        session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update(key_share=True))
         last = _last_entry(workspace_id)
         entry = AuditEvent(
             workspace_id=workspace_id,

@@ -97,7 +97,7 @@ def delete(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
     """End a key at once and for ever: its digests are erased, the record stays for the log. Raises NotFound."""
     with transaction() as session:
         key = get(workspace, key_id)
-        session.refresh(key, with_for_update=True)
+        session.refresh(key, with_for_update={"key_share": True})
         if key.deleted_at is not None:
             raise NotFound
         key.deleted_at = now()

@@ -18,6 +18,8 @@ _SECRET_PATTERNS = (
     re.compile(r"\b[a-z][a-z0-9]{1,15}_(?:sk|pk)_(?:test_)?[0-9A-Za-z]{8,}"),
     re.compile(r"\bsk-[0-9A-Za-z_-]{8,}"),
     re.compile(r"(?i)(?<=bearer )\S+"),
+    # PostgreSQL quotes the whole row that it could not store.
+    re.compile(r"\$argon2\S+"),
     re.compile(r"(?<=/setup/)[0-9A-Za-z_-]+"),
     re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"),
 )

@@ -23,7 +23,7 @@ Answer = str | Response | tuple[str, int]
 
 def account_named() -> str:
     """The limiter's key for the account somebody tries: its address hashed, so that the store holds none."""
-    email = request.form.get("email", "").strip().lower()
+    email = accounts.stored_form(request.form.get("email", ""))
     return "account:" + hashlib.sha256(email.encode("utf-8", "replace")).hexdigest()
 
 

@@ -47,7 +47,6 @@ class Stream:
         self._reader = sse.StreamReader()
         self._over = False
         self._settled = False
-        self._code: str | None = "caller_hung_up"
         self.settle: Callable[[str | None], None] = lambda code: None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -65,14 +64,16 @@ class Stream:
             return self._last(_cut_off(error.reason))
         if self._reader.finished:
             # The caller may stop reading at [DONE], so the row has to be complete before it goes out.
-            self._code = None
-            self._settle_once()
+            unsettled = self._settle_once(None)
+            if unsettled is not None:
+                return self._last(unsettled)
         return ready
 
-    def _last(self, failure: ProviderFailed | None) -> bytes:
+    def _last(self, failure: PortalError | None) -> bytes:
         """End the stream: settle first, so that the row is there when the caller sees the end."""
-        self._code = failure.code if failure else None
-        self.close()
+        self._over = True
+        self._close_source()
+        failure = self._settle_once(failure.code if failure else None) or failure
         if failure is None:
             raise StopIteration
         # The empty line ends an event that the provider began.
@@ -84,13 +85,19 @@ class Stream:
             return
         self._over = True
         self._close_source()
-        self._settle_once()
+        self._settle_once("caller_hung_up")
 
-    def _settle_once(self) -> None:
-        if not self._settled:
-            self._settled = True
-            note_usage(self._call, self._reader.usage)
-            self.settle(self._code)
+    def _settle_once(self, code: str | None) -> PortalError | None:
+        """Complete the usage row; return what kept it from being completed, and then it can be tried again."""
+        if self._settled:
+            return None
+        note_usage(self._call, self._reader.usage)
+        try:
+            self.settle(code)
+        except PortalError as error:
+            return error
+        self._settled = True
+        return None
 
 
 def complete_chat(call: Call, body: bytes) -> Reply:

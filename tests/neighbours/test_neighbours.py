@@ -503,8 +503,13 @@ def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.Co
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "ARKA_"))}
     return subprocess.run(
-        [*command, "-p", "tests.neighbours.skips", *arguments, str(folder)], cwd=ROOT, env=environment | variables,
-        capture_output=True, text=True, timeout=60, check=False,
+        [*command, "-p", "tests.neighbours.skips", *arguments, str(folder)],
+        cwd=ROOT,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 

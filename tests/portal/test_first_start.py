@@ -12,8 +12,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 
@@ -122,8 +120,12 @@ def children_of(pid: int) -> list[int]:
     return [child for child, parent, _, _ in processes() if parent == pid]
 
 
-@pytest.mark.parametrize("name", ["secret_key", "master_key"])
-def test_the_keys_of_an_instance_are_for_its_owner_only(name: str) -> None:
-    with running_portal({"ARKA_DEMO": "0"}) as portal:
-        assert (portal.instance_path / name).stat().st_mode & 0o777 == 0o600
-        assert portal.instance_path.stat().st_mode & 0o077 == 0
+def test_what_an_instance_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
+    shared = tmp_path / "instance"
+    shared.mkdir(mode=0o755)
+    with running_portal({"ARKA_INSTANCE_PATH": str(shared)}) as portal:
+        shown(portal)
+        subprocess.run([*curl_of(portal.stdout()), "-s"], check=True, timeout=20, stdout=subprocess.DEVNULL)
+        kept = {path.name: path.stat().st_mode & 0o777 for path in shared.iterdir()}
+    assert {"secret_key", "master_key", "portal.db", "limits.db"} <= set(kept)
+    assert set(kept.values()) == {0o600}

@@ -8,14 +8,18 @@ import pytest
 import time_machine
 from flask import Flask
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from extensions import db
 from models import AuditEvent, LoginSession, User
 from models.base import now
+from models.quick import DatabaseUnavailable, Quick
 from services import accounts, first_start, passwords, workspaces
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
+from services.logs import clean
 from services.secret import Secret
 from tests.people import PASSWORD, Person
+from tests.services.test_database import in_threads
 
 HERE = {"address": "127.0.0.1", "client": "tests"}
 
@@ -37,6 +41,48 @@ def test_an_address_is_the_same_whatever_its_case(app: Flask) -> None:
     accounts.sign_in("mira@people.EXAMPLE", Secret(PASSWORD), **HERE)
     with pytest.raises(InvalidInput):
         sign_up("MIRA@people.example")
+
+
+@pytest.mark.parametrize("email", ["a@xn--bcher-kva.example", "re\u0301ne\u0301@people.example", "Ä@people.example"])
+def test_who_signed_up_can_sign_in_with_the_very_same_text(app: Flask, email: str) -> None:
+    sign_up(email)
+    assert accounts.sign_in(email, Secret(PASSWORD), **HERE)
+
+
+def test_reading_goes_on_when_nothing_can_be_written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = sign_up()
+
+    def locked(*_args: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(Quick, "run", locked)
+    with time_machine.travel(now() + timedelta(minutes=5), tick=False):
+        assert accounts.find_session(token) is not None
+
+
+def test_a_session_notes_when_it_was_last_seen(app: Flask) -> None:
+    token = sign_up()
+    later = now() + timedelta(minutes=5)
+    with time_machine.travel(later, tick=False):
+        accounts.find_session(token)
+    db.session.rollback()
+    assert db.session.query(LoginSession).one().last_seen_at >= later - timedelta(seconds=1)
+
+
+def test_sign_ins_at_once_do_not_block_each_other(app: Flask, alice: Person) -> None:
+    failures = in_threads(app, lambda: accounts.sign_in(alice.email, Secret(PASSWORD), **HERE), count=8)
+    assert failures == []
+    assert db.session.query(LoginSession).count() == 8
+
+
+def test_the_failure_of_a_statement_does_not_tell_its_values_to_the_log(app: Flask) -> None:
+    hashed = "$argon2id$v=19$m=19456,t=2,p=1$canary$canary"
+    statement = text('INSERT INTO "user" (id, email, password_hash) VALUES (:id, :email, :hash)')
+    with pytest.raises(IntegrityError) as caught:
+        db.session.execute(statement, {"id": "usr_x", "email": "x@people.example", "hash": hashed})
+    assert "canary" not in clean(str(caught.value))
+    assert "[parameters:" not in str(caught.value)
+    db.session.rollback()
 
 
 @pytest.mark.parametrize(
@@ -181,6 +227,13 @@ def test_the_operator_finds_the_demo_workspace(app: Flask) -> None:
     session = accounts.find_session(operator(token))
     assert session is not None
     assert {m.workspace.slug for m in workspaces.memberships_of(session.user)} == {"ops", "demo"}
+
+
+def test_an_operator_made_by_command_finds_the_demo_workspace_too(app: Flask, alice: Person) -> None:
+    workspaces.create("Demo", owner=None, actor=alice.actor)
+    accounts.create_user("ops@people.example", Secret(PASSWORD), is_operator=True, actor=alice.actor)
+    operator_user = db.session.query(User).filter_by(email="ops@people.example").one()
+    assert {m.workspace.slug for m in workspaces.memberships_of(operator_user)} == {"ops", "demo"}
 
 
 def test_the_demo_is_made_only_on_an_empty_instance(app: Flask) -> None:

@@ -298,6 +298,7 @@ def test_any_bytes_as_credentials_get_400_401_or_403(client: FlaskClient, mint: 
     [
         ("GET", "/v1/nothing", 404, "not_found"),
         ("GET", "/v1/", 404, "not_found"),
+        ("GET", "/v1//models", 404, "not_found"),
         ("GET", "/v1", 404, "not_found"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
@@ -365,6 +366,29 @@ def test_a_real_postgresql_outage_is_503_and_heals(client: FlaskClient, mint: Mi
     finally:
         postgres.start()
     assert client.get(MODELS, headers=bearer(secret)).status_code == 200
+
+
+def test_a_signed_in_page_without_the_database_is_a_503_with_its_headers(
+    client: FlaskClient, alice: Person, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from services import accounts
+
+    page = client.get("/sign-in").get_data(as_text=True)
+    token = page.split('name="csrf_token"')[1].split('value="')[1].split('"')[0]
+    client.post("/sign-in", data={"csrf_token": token, "email": alice.email, "password": PASSWORD})
+
+    def away(*_args: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("away"))
+
+    monkeypatch.setattr(accounts, "find_session", away)
+    for path in ("/overview", "/nothing-here"):
+        response = client.get(path)
+        assert response.status_code == (503 if path == "/overview" else 404)
+        assert response.headers["X-Request-Id"]
+        assert response.headers["Content-Security-Policy"]
+        assert "traceback" not in response.get_data(as_text=True).lower()
 
 
 def test_without_the_limiter_s_store_the_answer_is_503(environment: dict[str, str], request: Any) -> None:

@@ -258,6 +258,22 @@ def test_a_cut_stream_ends_with_an_error_event_and_no_done(
     assert the_row().code == "provider_unreachable"
 
 
+def test_an_end_that_cannot_be_recorded_is_no_end(
+    app: Flask, test_key: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.errors import DatabaseAway
+    from services.metering import Meter
+
+    def away(*_args: object) -> None:
+        raise DatabaseAway
+
+    monkeypatch.setattr(Meter, "settle", away)
+    body = app.test_client().post(CHAT, headers=test_key, json={**HELLO, "stream": True}).get_data()
+    assert b"[DONE]" not in body
+    last = json.loads(body.strip().rsplit(b"\n\n", 1)[-1].strip().removeprefix(b"data: "))
+    assert last["error"]["code"] == "service_unavailable"
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "code"),
     [

@@ -1,0 +1,23 @@
+"""The body of a request, whole or not at all."""
+
+from __future__ import annotations
+
+from flask import current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from services.errors import InvalidRequest
+
+
+def read_body() -> bytes:
+    """Return the body.
+
+    The server ends a body that was cut off as if it were complete, and a chunked one is read no further than the limit,
+    so both are checked here. Raises InvalidRequest and werkzeug's RequestEntityTooLarge.
+    """
+    body = request.get_data(cache=False)
+    announced = request.content_length
+    if announced is not None and announced != len(body):
+        raise InvalidRequest("The body is shorter than its Content-Length says.", code="invalid_json")
+    if announced is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:
+        raise RequestEntityTooLarge
+    return body
