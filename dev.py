@@ -69,12 +69,13 @@ def make_venv(folder: Path) -> None:
 def install(python: Path, lock_file: Path) -> None:
     """Install with uv when it can be had, which is several times faster, else with pip."""
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
-    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    # Certificates of the machine, as pip has them: a company's network may have its own.
+    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "true"}
     uv_lock = ROOT / "requirements" / "uv.txt"
     with_uv = subprocess.run([*pip, "install", "-q", "--require-hashes", "-r", str(uv_lock)], stderr=subprocess.DEVNULL)
     if with_uv.returncode == 0:
         uv = [str(python), "-m", "uv", "pip", "install", "-q", "--python", str(python)]
-        done = subprocess.run([*uv, "--require-hashes", "-r", str(lock_file)], env=environment)
+        done = subprocess.run([*uv, "--require-hashes", "-r", str(lock_file)], env=environment, stderr=subprocess.DEVNULL)
         if done.returncode == 0:
             return
     done = subprocess.run([*pip, "install", "-q", "--require-hashes", "-r", str(lock_file)])
