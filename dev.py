@@ -75,8 +75,8 @@ def install(python: Path, lock_file: Path) -> None:
     with_uv = subprocess.run([*pip, "install", "-q", "--require-hashes", "-r", str(uv_lock)], stderr=subprocess.DEVNULL)
     if with_uv.returncode == 0:
         uv = [str(python), "-m", "uv", "pip", "install", "-q", "--python", str(python)]
-        done = subprocess.run([*uv, "--require-hashes", "-r", str(lock_file)], env=environment, stderr=subprocess.DEVNULL)
-        if done.returncode == 0:
+        uv += ["--require-hashes", "-r", str(lock_file)]
+        if subprocess.run(uv, env=environment, stderr=subprocess.DEVNULL).returncode == 0:
             return
     done = subprocess.run([*pip, "install", "-q", "--require-hashes", "-r", str(lock_file)])
     if done.returncode != 0:
