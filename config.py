@@ -222,7 +222,7 @@ class Settings:
     provider_read_seconds: float = _setting(_seconds, "300", "Longest wait for the next byte of a provider's answer.")
     max_body_mb: int = _setting(_number(1, 1024), "10", "Largest request body, in megabytes of 1,000,000 bytes.")
     auth_failures_per_minute: int = _setting(
-        _number(1, 1_000_000), "600", "Failed authentications that one address may make on /v1 in a minute."
+        _number(1, 1_000_000), "6000", "Failed authentications that one address may make on /v1 in a minute."
     )
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
