@@ -24,12 +24,16 @@ from app import create_app, load_settings
 _PR_SET_PDEATHSIG = 1
 # A client that has not sent its headers by then is not going to.
 _HEADER_MILLISECONDS = 15_000
+# What is in flight when the server is told to stop may take this long to finish.
+_STOP_SECONDS = 30
 
 
 def main() -> None:
     """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
     settings = load_settings()
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
+    # Until granian has set a worker's own handlers, it would swallow a signal with its parent's.
+    os.register_at_fork(after_in_child=_heed_signals)
     Granian(
         "server:application",
         factory=True,
@@ -45,6 +49,7 @@ def main() -> None:
         http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
         respawn_failed_workers=True,
         respawn_interval=0.2,
+        workers_kill_timeout=_STOP_SECONDS,
         log_level=LogLevels.error,
     ).serve()
 
@@ -56,6 +61,11 @@ def application() -> Flask:
         # A worker that is just starting does not heed SIGTERM yet.
         end_with(main_process.pid, signal.SIGKILL)
     return create_app()
+
+
+def _heed_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end_with(parent: int, number: signal.Signals) -> None:
