@@ -1,9 +1,10 @@
 """The tables, one file per noun. Importing this package makes them all known to SQLAlchemy."""
 
 from models import sqlite  # noqa: F401 - its listeners set up every SQLite connection
-from models.api_key import ApiKey, ApiKeySecret
+from models.api_key import ApiKey, ApiKeySecret, KeyFingerprint
 from models.audit_event import AuditEvent
 from models.base import Base
+from models.custom_scope import CustomScope
 from models.idempotency import IdempotencyRecord
 from models.login_session import LoginSession
 from models.provider_key import ProviderKey
@@ -17,7 +18,9 @@ __all__ = [
     "ApiKeySecret",
     "AuditEvent",
     "Base",
+    "CustomScope",
     "IdempotencyRecord",
+    "KeyFingerprint",
     "LoginSession",
     "Membership",
     "ProviderKey",

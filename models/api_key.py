@@ -35,6 +35,11 @@ class ApiKey(Base):
     environment: Mapped[str] = mapped_column(String(10))
     scopes: Mapped[list[str]] = mapped_column(Words())
     preset: Mapped[str | None] = mapped_column(String(30))
+    # Restrictions. An empty list and None mean: not restricted.
+    allowed_models: Mapped[list[str]] = mapped_column(Words(), default=list, server_default="")
+    allowed_networks: Mapped[list[str]] = mapped_column(Words(), default=list, server_default="")
+    allowed_origins: Mapped[list[str]] = mapped_column(Words(), default=list, server_default="")
+    requests_per_minute: Mapped[int | None]
     expires_at: Mapped[OptionalMoment]
     disabled_at: Mapped[OptionalMoment]
     deleted_at: Mapped[OptionalMoment]
@@ -91,3 +96,16 @@ class ApiKeySecret(Base):
         kind = "sk" if key.kind == "secret" else "pk"
         test = "test_" if key.environment == "test" else ""
         return f"{key.prefix}_{kind}_{test}{self.first_characters}...{self.last_characters}"
+
+
+class KeyFingerprint(Base):
+    """Recognises a secret after its end, so that later attempts with it can be shown. Opens nothing.
+
+    The digest is made under another key than the one that lets a secret in; it outlives the secret's own row.
+    """
+
+    __tablename__ = "key_fingerprint"
+
+    digest: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"), index=True)
+    secret_id: Mapped[str] = mapped_column(String(32))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, String
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Moment, OptionalMoment, RowNumber
@@ -33,6 +35,8 @@ class UsageRecord(Base):
     status: Mapped[int]
     # The error's code; None for an answer.
     code: Mapped[str | None] = mapped_column(String(60))
+    # What a refusal said besides, such as the scope that was missing.
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     streamed: Mapped[bool]
     model: Mapped[str | None] = mapped_column(String(200))
     provider: Mapped[str | None] = mapped_column(String(40))

@@ -6,7 +6,7 @@ exception; ``REASONS`` says what each code means to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,8 @@ from services.errors import DatabaseAway, LimiterAway
 from services.key_format import ParsedKey
 from services.parts import Parts, parts
 from services.rate_limits import RateState, StoreUnavailable
+from services.restrictions import address_allowed, model_allowed, origin_allowed
+from services.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Presented:
     address: str
     encrypted: bool
     from_browser: bool
+    # The browser's Origin header, if it sent one.
+    origin: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,13 @@ class KeyFacts:
     expires_at: datetime | None
     disabled_at: datetime | None
     plan: str
+    # The operator's figure for the workspace, and the key's own beside it.
     requests_per_minute: int | None
+    allowed_models: list[str]
+    allowed_networks: list[str]
+    allowed_origins: list[str]
+    key_requests_per_minute: int | None
+    workspace_slug: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,9 @@ REASONS = {
     "disabled_api_key": Reason(403, "permission_error", "The API key is disabled."),
     "expired_api_key": Reason(403, "permission_error", "API key has expired"),
     "plan_required": Reason(403, "permission_error", "The workspace's plan has no API access."),
+    "ip_not_allowed": Reason(403, "permission_error", "The API key may not be used from the address {address}."),
+    "origin_not_allowed": Reason(403, "permission_error", "The API key may not be used from the origin {origin}."),
+    "model_not_allowed": Reason(403, "permission_error", "The API key may not use the model '{model}'."),
     "secret_key_in_browser": Reason(
         403,
         "permission_error",
@@ -93,6 +106,8 @@ class Verdict:
     key: KeyFacts | None = None
     rate: RateState | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    # What was shown when it had the form of a key but is none that works, so that an ended key can be recognised.
+    text: Secret | None = None
 
     @property
     def allowed(self) -> bool:
@@ -113,6 +128,9 @@ class _Case:
     presented: Presented
     scope: str | None
     parts: Parts
+    model: Callable[[], str | None]
+    cost: int
+    of_workspace: str | None
     text: str = ""
     parsed: ParsedKey | None = None
     key: KeyFacts | None = None
@@ -120,12 +138,22 @@ class _Case:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def judge(presented: Presented, scope: str | None) -> Verdict:
+def judge(
+    presented: Presented,
+    scope: str | None,
+    *,
+    model: Callable[[], str | None] = lambda: None,
+    cost: int = 1,
+    of_workspace: str | None = None,
+) -> Verdict:
     """Run the checks in their order; the first that says no gives the verdict.
 
-    Raises DatabaseAway or LimiterAway when the portal cannot tell: that is never a yes and never a no.
+    ``model`` is asked for the model of the request only when the key is restricted to some. ``cost`` is what the call
+    counts against the rate; 0 only looks. With ``of_workspace`` somebody we know asks about a key: one of any other
+    workspace is as good as unknown, and no failure is counted against an address. Raises DatabaseAway or LimiterAway
+    when the portal cannot tell: that is never a yes and never a no.
     """
-    case = _Case(presented, scope, parts())
+    case = _Case(presented, scope, parts(), model, cost, of_workspace)
     try:
         for _name, check in CHECKS:
             code = check(case)
@@ -139,14 +167,15 @@ def judge(presented: Presented, scope: str | None) -> Verdict:
 
 
 def _refusal(case: _Case, code: str) -> Verdict:
-    if case.key is None:
+    if case.key is None and case.of_workspace is None:
         # Somebody who tries one key after another is slowed down, whatever the key looks like.
         tries = case.parts.limits.hit(f"failures:{case.presented.address}", case.parts.auth_failures_per_minute)
         if not tries.allowed:
             return Verdict("rate_limit_exceeded", details={"retry_after": tries.retry_after})
-    elif case.rate is None and (limit := _workspace_limit(case)) > 0:
-        case.rate = case.parts.limits.peek(case.key.workspace_id, limit)
-    return Verdict(code, case.key, case.rate, case.details)
+    elif case.key is not None and case.rate is None and _workspace_limit(case) > 0:
+        case.rate = _tighter(case.parts.limits.peek(name, limit) for name, limit in _limits(case))
+    ended = Secret(case.text) if code == "invalid_api_key" else None
+    return Verdict(code, case.key, case.rate, case.details, ended)
 
 
 # ---- the checks, in the order of CHECKS
@@ -184,6 +213,8 @@ def _known(case: _Case) -> str | None:
     key = _find(case.parts, case.text)
     if key is None or (key.secret_ends_at is not None and key.secret_ends_at <= now()):
         return "invalid_api_key"
+    if case.of_workspace not in (None, key.workspace_id):
+        return "invalid_api_key"
     case.key = key
     return None
 
@@ -207,9 +238,22 @@ def _plan(case: _Case) -> str | None:
     return None if case.parts.plans.plan_named(case.key.plan).api_access else "plan_required"
 
 
+def _address(case: _Case) -> str | None:
+    assert case.key is not None
+    if address_allowed(case.presented.address, case.key.allowed_networks):
+        return None
+    case.details = {"address": case.presented.address}
+    return "ip_not_allowed"
+
+
 def _origin(case: _Case) -> str | None:
     assert case.key is not None
-    return "secret_key_in_browser" if case.key.kind == "secret" and case.presented.from_browser else None
+    if case.key.kind == "secret":
+        return "secret_key_in_browser" if case.presented.from_browser else None
+    if origin_allowed(case.presented.origin, case.key.allowed_origins):
+        return None
+    case.details = {"origin": case.presented.origin or "none"}
+    return "origin_not_allowed"
 
 
 def _scope(case: _Case) -> str | None:
@@ -220,9 +264,26 @@ def _scope(case: _Case) -> str | None:
     return "insufficient_scope"
 
 
+def _model(case: _Case) -> str | None:
+    assert case.key is not None
+    if not case.key.allowed_models:
+        return None
+    model = case.model()
+    if model is None or model_allowed(model, case.key.allowed_models):
+        return None
+    case.details = {"model": model, "allowed": case.key.allowed_models}
+    return "model_not_allowed"
+
+
 def _rate(case: _Case) -> str | None:
     assert case.key is not None
-    case.rate = case.parts.limits.hit(case.key.workspace_id, _workspace_limit(case))
+    states = []
+    for name, limit in _limits(case):
+        limits = case.parts.limits
+        states.append(limits.hit(name, limit, case.cost) if case.cost else limits.peek(name, limit))
+        if not states[-1].allowed:
+            break
+    case.rate = _tighter(states)
     if case.rate.allowed:
         return None
     case.details = {"retry_after": case.rate.retry_after}
@@ -238,8 +299,10 @@ CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
     ("enabled", _enabled),
     ("expiry", _expiry),
     ("plan", _plan),
+    ("address", _address),
     ("origin", _origin),
     ("scope", _scope),
+    ("model", _model),
     ("rate", _rate),
 )
 
@@ -247,6 +310,19 @@ CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
 def _workspace_limit(case: _Case) -> int:
     assert case.key is not None
     return case.key.requests_per_minute or case.parts.plans.plan_named(case.key.plan).requests_per_minute
+
+
+def _limits(case: _Case) -> list[tuple[str, int]]:
+    """The counts a call goes into: the key's own first, because a refusal there must not cost the workspace."""
+    assert case.key is not None
+    own = case.key.key_requests_per_minute
+    of_workspace = (case.key.workspace_id, _workspace_limit(case))
+    return [of_workspace] if own is None else [(case.key.key_id, own), of_workspace]
+
+
+def _tighter(states: Iterable[RateState]) -> RateState:
+    """The one to report: the one that refused, else the one with the least left."""
+    return min(states, key=lambda state: (state.allowed, state.remaining))
 
 
 # One indexed read tells everything the checks ask, and sees every change committed before it began.
@@ -264,6 +340,11 @@ _FIND = Prepared(
         ApiKey.disabled_at,
         Workspace.plan,
         Workspace.requests_per_minute,
+        ApiKey.allowed_models,
+        ApiKey.allowed_networks,
+        ApiKey.allowed_origins,
+        ApiKey.requests_per_minute,
+        Workspace.slug,
     )
     .join(ApiKey, ApiKey.id == ApiKeySecret.api_key_id)
     .join(Workspace, Workspace.id == ApiKey.workspace_id)

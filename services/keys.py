@@ -5,21 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 
 from extensions import db
-from models import ApiKey, ApiKeySecret, IdempotencyRecord, UsageRecord, Workspace
+from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
-from services import audit
+from services import audit, custom_scopes, idempotency
 from services.actor import Actor
-from services.errors import AlreadyDone, InvalidInput, NotFound
+from services.errors import InvalidInput, NotFound
 from services.parts import parts
-from services.permissions import PRESETS, PUBLISHABLE_SCOPES, Scope
+from services.permissions import PRESETS
+from services.restrictions import Restrictions, as_dict, widened
 from services.secret import Secret
 
 NAME_LENGTH = 60
-_SCOPES = frozenset(scope.value for scope in Scope)
+NONE = Restrictions()
+# An attempt with an ended secret is no use of the key.
+_NO_ATTEMPT = or_(UsageRecord.code.is_(None), UsageRecord.code != "invalid_api_key")
+
+
+class Unchanged(Enum):
+    """Stands for a value that was not given, where None means something."""
+
+    UNCHANGED = "unchanged"
+
+
+UNCHANGED = Unchanged.UNCHANGED
 DEFAULT_PRESETS = {"secret": "full", "publishable": "read_only"}
 
 
@@ -29,6 +42,35 @@ class Minted:
 
     key: ApiKey
     secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What a key may pass on: a key never makes one that can do more than itself, or from elsewhere, or outlives it."""
+
+    scopes: frozenset[str]
+    expires_at: datetime | None
+    environment: str
+    restrictions: Restrictions = NONE
+
+    def check(
+        self, scopes: Sequence[str], expires_at: datetime | None, environment: str, restrictions: Restrictions
+    ) -> None:
+        """Raise InvalidInput when a key like that would go beyond this one."""
+        faults = dict(widened(restrictions, self.restrictions))
+        beyond = sorted(set(scopes) - self.scopes)
+        if beyond:
+            faults["scopes"] = f"This key does not have {beyond[0]} itself"
+        if self.expires_at is not None and (expires_at is None or expires_at > self.expires_at):
+            faults["expires_at"] = "A key cannot outlive the one that manages it"
+        if self.environment == "test" and environment == "live":
+            faults["environment"] = "A test key cannot manage live keys"
+        if faults:
+            raise InvalidInput(faults)
+
+    def check_key(self, key: ApiKey) -> None:
+        """Raise InvalidInput when the key, as it is now, goes beyond this one."""
+        self.check(key.scopes, key.expires_at, key.environment, restrictions_of(key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +92,26 @@ def mint(
     scopes: Sequence[str] | None = None,
     preset: str | None = None,
     expires_at: datetime | None = None,
+    restrictions: Restrictions = NONE,
+    within: Ceiling | None = None,
     one_time_number: str | None = None,
+    request_digest: bytes | None = None,
 ) -> Minted:
     """Make a key. With neither scopes nor preset it gets the usual preset of its kind.
 
-    ``one_time_number`` names the request: a second one with the same number raises AlreadyDone with the key's id.
-    Raises PlanRequired without API access, InvalidInput for values that cannot be taken.
+    ``within`` is what the key that asks may pass on. ``one_time_number`` names the request: a second one with the same
+    number raises AlreadyDone with the key's id. Raises PlanRequired without API access, InvalidInput for values that
+    cannot be taken.
     """
     with transaction() as session:
         one_at_a_time(f"key:create:{workspace.id}")
-        _refuse_repetition(workspace, one_time_number)
+        idempotency.refuse_repetition(workspace, one_time_number, request_digest)
         parts().plans.require_api_access(workspace)
         name = name.strip()
         granted, preset = _granted(kind, scopes, preset)
         _check(workspace, name, kind, environment, granted, expires_at)
+        if within is not None:
+            within.check(granted, expires_at, environment, restrictions)
         secret = parts().key_format.generate(kind, environment)
         key = ApiKey(
             id=new_id("key"),
@@ -79,32 +127,100 @@ def mint(
             created_by_id=actor.user_id,
             created_by_name=actor.name,
         )
-        key.secrets.append(_secret_row(secret))
+        _restrict(key, restrictions)
         session.add(key)
-        if one_time_number is not None:
-            session.add(
-                IdempotencyRecord(
-                    workspace_id=workspace.id, number=one_time_number, object_id=key.id, created_at=key.created_at
-                )
-            )
+        add_secret(key, secret)
+        idempotency.remember(workspace, one_time_number, key.id, request_digest)
         session.flush()
-        details = {"kind": kind, "environment": environment, "scopes": granted}
+        details = {"kind": kind, "environment": environment, "scopes": granted, **as_dict(restrictions)}
         audit.record(workspace.id, actor, "key:create", object_id=key.id, object_name=name, details=details)
     return Minted(key, secret)
+
+
+def change(
+    workspace: Workspace,
+    key_id: str,
+    *,
+    actor: Actor,
+    name: str | None = None,
+    expires_at: datetime | Unchanged | None = UNCHANGED,
+    restrictions: Restrictions | None = None,
+    within: Ceiling | None = None,
+) -> ApiKey:
+    """Change what may be changed: name, expiry (None: never) and restrictions. What is not given stays.
+
+    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound and
+    InvalidInput.
+    """
+    with transaction() as session:
+        one_at_a_time(f"key:create:{workspace.id}")
+        key = locked(workspace, key_id)
+        changed: dict[str, object] = {}
+        if name is not None and name.strip() != key.name:
+            fault = _name_fault(workspace, name.strip())
+            if fault is not None:
+                raise InvalidInput({"name": fault})
+            key.name = name.strip()
+            changed["name"] = key.name
+        if not isinstance(expires_at, Unchanged):
+            _change_expiry(key, expires_at)
+            changed["expires_at"] = expires_at.isoformat() if expires_at else None
+        if restrictions is not None:
+            _restrict(key, restrictions)
+            changed |= as_dict(restrictions)
+        if within is not None and changed.keys() - {"name"}:
+            within.check_key(key)
+        session.flush()
+        audit.record(workspace.id, actor, "key:change", object_id=key.id, object_name=key.name, details=changed)
+    return key
+
+
+def disable(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
+    """Refuse the key from the next request on, until it is enabled. Disabling it again changes nothing."""
+    return _set_disabled(workspace, key_id, disabled=True, actor=actor)
+
+
+def enable(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
+    """Let a disabled key in again."""
+    return _set_disabled(workspace, key_id, disabled=False, actor=actor)
 
 
 def delete(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
     """End a key at once and for ever: its digests are erased, the record stays for the log. Raises NotFound."""
     with transaction() as session:
-        key = get(workspace, key_id)
-        session.refresh(key, with_for_update={"key_share": True})
-        if key.deleted_at is not None:
-            raise NotFound
+        key = locked(workspace, key_id)
         key.deleted_at = now()
         key.secrets.clear()
         session.flush()
         audit.record(workspace.id, actor, "key:delete", object_id=key.id, object_name=key.name)
     return key
+
+
+def locked(workspace: Workspace, key_id: str) -> ApiKey:
+    """Return a living key for an act that changes it; another act on it waits. Raises NotFound."""
+    key = get(workspace, key_id)
+    db.session.refresh(key, with_for_update={"key_share": True})
+    if key.deleted_at is not None:
+        raise NotFound
+    return key
+
+
+def add_secret(key: ApiKey, secret: Secret) -> None:
+    """Give the key a secret as its newest: the digest that lets it in, and the one that only recognises it."""
+    parsed = parts().key_format.parse(secret.reveal())
+    assert parsed is not None
+    row = ApiKeySecret(
+        id=new_id("sec"),
+        digest=parts().key_digests.digest(secret.reveal()),
+        first_characters=parsed.first_characters,
+        last_characters=parsed.last_characters,
+        created_at=now(),
+        ends_at=None,
+    )
+    key.secrets.insert(0, row)
+    db.session.add(
+        KeyFingerprint(digest=parts().fingerprint_digests.digest(secret.reveal()), api_key_id=key.id, secret_id=row.id)
+    )
 
 
 def living(workspace: Workspace) -> list[ApiKey]:
@@ -114,6 +230,26 @@ def living(workspace: Workspace) -> list[ApiKey]:
     keys = list(db.session.scalars(query.order_by(ApiKey.created_at.desc())))
     never = datetime.min.replace(tzinfo=now().tzinfo)
     return sorted(keys, key=lambda key: used[key.id].at if key.id in used else never, reverse=True)
+
+
+def page(workspace: Workspace, *, limit: int, after: str | None = None) -> tuple[list[ApiKey], bool]:
+    """Return keys that are not deleted, the newest first, from after the key with that id, and whether more follow.
+
+    The key may have been deleted since. Raises NotFound when the workspace never had it.
+    """
+    query = select(ApiKey).where(ApiKey.workspace_id == workspace.id, ApiKey.deleted_at.is_(None))
+    if after is not None:
+        last = get_any(workspace, after)
+        same_moment = and_(ApiKey.created_at == last.created_at, ApiKey.id < last.id)
+        query = query.where(or_(ApiKey.created_at < last.created_at, same_moment))
+    found = list(db.session.scalars(query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc()).limit(limit + 1)))
+    return found[:limit], len(found) > limit
+
+
+def restrictions_of(key: ApiKey) -> Restrictions:
+    return Restrictions(
+        tuple(key.allowed_models), tuple(key.allowed_networks), tuple(key.allowed_origins), key.requests_per_minute
+    )
 
 
 def get(workspace: Workspace, key_id: str) -> ApiKey:
@@ -142,13 +278,20 @@ def get_anywhere(key_id: str) -> tuple[Workspace, ApiKey]:
     return found[0], found[1]
 
 
-def last_uses(workspace: Workspace) -> dict[str, LastUse]:
-    """Return the newest call of each key by key id; a key that was never used is not in it."""
+def last_uses(workspace: Workspace, key_ids: Sequence[str] | None = None) -> dict[str, LastUse]:
+    """Return the newest call of each key, or of those named, by key id; a key that was never used is not in it."""
     # One look at the end of an index for each key, however many calls there were.
-    newest = select(func.max(UsageRecord.id)).where(UsageRecord.api_key_id == ApiKey.id).scalar_subquery()
-    query = select(UsageRecord).where(
-        UsageRecord.id.in_(select(newest).select_from(ApiKey).where(ApiKey.workspace_id == workspace.id))
+    newest = (
+        select(UsageRecord.id)
+        .where(UsageRecord.api_key_id == ApiKey.id, _NO_ATTEMPT)
+        .order_by(UsageRecord.id.desc())
+        .limit(1)
+        .scalar_subquery()
     )
+    wanted = select(newest).select_from(ApiKey).where(ApiKey.workspace_id == workspace.id)
+    if key_ids is not None:
+        wanted = wanted.where(ApiKey.id.in_(key_ids))
+    query = select(UsageRecord).where(UsageRecord.id.in_(wanted))
     return {row.api_key_id: LastUse(row.started_at, row.address, row.client) for row in db.session.scalars(query)}
 
 
@@ -158,7 +301,7 @@ def requests_in_days(workspace: Workspace, days: int = 7) -> dict[str, list[int]
     day = func.date(UsageRecord.started_at)
     query = (
         select(UsageRecord.api_key_id, day, func.count())
-        .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= first)
+        .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= first, _NO_ATTEMPT)
         .group_by(UsageRecord.api_key_id, day)
     )
     place = {str((first + timedelta(days=number)).date()): number for number in range(days)}
@@ -169,15 +312,32 @@ def requests_in_days(workspace: Workspace, days: int = 7) -> dict[str, list[int]
     return counts
 
 
-def _refuse_repetition(workspace: Workspace, number: str | None) -> None:
-    if number is None:
-        return
-    query = select(IdempotencyRecord.object_id).where(
-        IdempotencyRecord.workspace_id == workspace.id, IdempotencyRecord.number == number
-    )
-    made = db.session.scalars(query).first()
-    if made is not None:
-        raise AlreadyDone(made)
+def _set_disabled(workspace: Workspace, key_id: str, *, disabled: bool, actor: Actor) -> ApiKey:
+    with transaction() as session:
+        key = locked(workspace, key_id)
+        if (key.disabled_at is not None) != disabled:
+            key.disabled_at = now() if disabled else None
+            session.flush()
+            action = "key:disable" if disabled else "key:enable"
+            audit.record(workspace.id, actor, action, object_id=key.id, object_name=key.name)
+    return key
+
+
+def _restrict(key: ApiKey, restrictions: Restrictions) -> None:
+    key.allowed_models = list(restrictions.models)
+    key.allowed_networks = list(restrictions.networks)
+    key.allowed_origins = list(restrictions.origins)
+    key.requests_per_minute = restrictions.requests_per_minute
+
+
+def _change_expiry(key: ApiKey, expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= now():
+        raise InvalidInput({"expires_at": "Choose a moment in the future"})
+    key.expires_at = expires_at
+    # A secret on its way out must not outlive its key.
+    for secret in key.secrets:
+        if secret.ends_at is not None and expires_at is not None and secret.ends_at > expires_at:
+            secret.ends_at = expires_at
 
 
 def _granted(kind: str, scopes: Sequence[str] | None, preset: str | None) -> tuple[list[str], str | None]:
@@ -197,7 +357,7 @@ def _check(
         "name": _name_fault(workspace, name),
         "kind": None if kind in ("secret", "publishable") else "Choose secret or publishable",
         "environment": None if environment in ("live", "test") else "Choose live or test",
-        "scopes": _scopes_fault(kind, scopes),
+        "scopes": _scopes_fault(workspace, kind, scopes),
         "expires_at": "Choose a moment in the future" if expires_at is not None and expires_at <= now() else None,
     }
     found = {field: fault for field, fault in faults.items() if fault is not None}
@@ -220,25 +380,13 @@ def _name_fault(workspace: Workspace, name: str) -> str | None:
     return None
 
 
-def _scopes_fault(kind: str, scopes: list[str]) -> str | None:
+def _scopes_fault(workspace: Workspace, kind: str, scopes: list[str]) -> str | None:
     if not scopes:
         return "Choose at least one scope"
+    known = custom_scopes.known(workspace)
     for scope in scopes:
-        if scope not in _SCOPES:
+        if scope not in known:
             return f"There is no scope “{scope}”"
-        if kind == "publishable" and scope not in PUBLISHABLE_SCOPES:
+        if kind == "publishable" and not custom_scopes.publishable(scope):
             return f"A publishable key cannot have {scope}. It is read-only and has no billing"
     return None
-
-
-def _secret_row(secret: Secret) -> ApiKeySecret:
-    parsed = parts().key_format.parse(secret.reveal())
-    assert parsed is not None
-    return ApiKeySecret(
-        id=new_id("sec"),
-        digest=parts().key_digests.digest(secret.reveal()),
-        first_characters=parsed.first_characters,
-        last_characters=parsed.last_characters,
-        created_at=now(),
-        ends_at=None,
-    )

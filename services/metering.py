@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import bindparam, insert, update
+from sqlalchemy import bindparam, insert, select, update
 
-from models import UsageRecord
+from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
 from models.quick import DatabaseUnavailable, Prepared, Quick
 from services.errors import DatabaseAway
@@ -40,15 +41,43 @@ class Call:
         return round((time.monotonic() - self._started) * 1000)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A refused call that showed a secret of the right form which lets nobody in."""
+
+    fingerprint: bytes
+    request_id: str
+    endpoint: str
+    address: str
+    client: str | None
+
+
 class Meter:
     """Writes usage rows. Raises DatabaseAway when a row cannot be kept: then the call does not count as answered."""
 
     def __init__(self, quick: Quick) -> None:
         self._quick = quick
 
-    def record(self, call: Call, status: int, code: str | None) -> None:
-        """Keep a call that is over."""
-        self._insert(call, status, code, ended_at=now(), duration_ms=call.duration_ms)
+    def record(self, call: Call, status: int, code: str | None, details: dict[str, Any] | None = None) -> None:
+        """Keep a call that is over, with what a refusal told besides its code."""
+        self._insert(call, status, code, ended_at=now(), duration_ms=call.duration_ms, details=details)
+
+    def record_attempt(self, attempt: Attempt) -> None:
+        """Keep an attempt with a secret that has ended. Nothing is kept when the secret was never one of ours, and it
+        takes as long."""
+        values = {
+            "fingerprint": attempt.fingerprint,
+            "request_id": attempt.request_id,
+            "endpoint": attempt.endpoint,
+            "started_at": now(),
+            "ended_at": now(),
+            "status": 403,
+            "code": "invalid_api_key",
+            "streamed": False,
+            "address": attempt.address,
+            "client": _text(attempt.client, _CLIENT_LENGTH),
+        }
+        self._run(_ATTEMPT, values)
 
     def open(self, call: Call, status: int) -> None:
         """Keep a call whose answer is about to be streamed."""
@@ -67,7 +96,14 @@ class Meter:
         self._run(_SETTLE, values)
 
     def _insert(
-        self, call: Call, status: int, code: str | None, *, ended_at: datetime | None, duration_ms: int | None
+        self,
+        call: Call,
+        status: int,
+        code: str | None,
+        *,
+        ended_at: datetime | None,
+        duration_ms: int | None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         values = {
             "request_id": call.request_id,
@@ -81,6 +117,7 @@ class Meter:
             "duration_ms": duration_ms,
             "status": status,
             "code": code,
+            "details": details or None,
             "streamed": call.streamed,
             "model": _text(call.model, _MODEL_LENGTH),
             "provider": call.provider,
@@ -111,4 +148,24 @@ _SETTLE = Prepared(
     update(UsageRecord)
     .where(UsageRecord.request_id == bindparam("of_request"))
     .values({name: bindparam(name) for name in ("ended_at", "duration_ms", "code", "input_tokens", "output_tokens")})
+)
+
+# One statement for both: it finds the key of an ended secret and adds the row, or finds none and adds nothing.
+_sent = {
+    name: bindparam(name, type_=_columns[name].type)
+    for name in ("request_id", "endpoint", "started_at", "ended_at", "status", "code", "streamed", "address", "client")
+}
+_found = {
+    "workspace_id": ApiKey.workspace_id,
+    "api_key_id": KeyFingerprint.api_key_id,
+    "secret_id": KeyFingerprint.secret_id,
+    "environment": ApiKey.environment,
+}
+_ATTEMPT = Prepared(
+    insert(UsageRecord).from_select(
+        [*_sent, *_found],
+        select(*_sent.values(), *_found.values())
+        .join(ApiKey, ApiKey.id == KeyFingerprint.api_key_id)
+        .where(KeyFingerprint.digest == bindparam("fingerprint", type_=KeyFingerprint.digest.type)),
+    )
 )

@@ -26,6 +26,7 @@ class Parts:
     quick: Quick
     key_format: KeyFormat
     key_digests: Digester
+    fingerprint_digests: Digester
     session_digests: Digester
     setup_digests: Digester
     vault: Vault

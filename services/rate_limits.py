@@ -56,8 +56,8 @@ class RateLimits:
         self._strategy = MovingWindowRateLimiter(storage)
         self._failures = _failures_of(storage)
 
-    def hit(self, name: str, limit: int) -> RateState:
-        """Count one request under ``name`` if the last 60 seconds have room for it.
+    def hit(self, name: str, limit: int, cost: int = 1) -> RateState:
+        """Count a request under ``name`` if the last 60 seconds have room for it; ``cost`` is how many it counts as.
 
         Raises StoreUnavailable, and ValueError for an empty name.
         """
@@ -65,9 +65,9 @@ class RateLimits:
         item = _item(limit)
         try:
             if isinstance(self._storage, SQLiteStorage):
-                window = self._storage.take(item.key_for(name), limit, WINDOW_SECONDS)
+                window = self._storage.take(item.key_for(name), limit, WINDOW_SECONDS, cost)
                 return _state(window.allowed, limit, limit - window.hits, window.oldest_at + WINDOW_SECONDS)
-            allowed = self._strategy.hit(item, name)
+            allowed = self._strategy.hit(item, name, cost=cost)
             stats = self._strategy.get_window_stats(item, name)
         except self._failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error

@@ -64,6 +64,14 @@ def without_members() -> list[Workspace]:
     return list(db.session.scalars(query.order_by(Workspace.created_at)))
 
 
+def get(workspace_id: str) -> Workspace:
+    """Raises NotFound."""
+    workspace = db.session.get(Workspace, workspace_id)
+    if workspace is None:
+        raise NotFound
+    return workspace
+
+
 def get_by_slug(slug: str) -> Workspace:
     """Raises NotFound."""
     workspace = db.session.scalars(select(Workspace).where(Workspace.slug == slug)).first()

@@ -1,0 +1,159 @@
+"""What a key did: its days, its last calls, attempts after its end, and why a call was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import case, func, select
+
+from extensions import db
+from models import ApiKey, UsageRecord, Workspace
+from models.base import now
+from services.errors import NotFound
+from services.gate import CHECKS
+
+MOST_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A call with a secret that had ended."""
+
+    at: datetime
+    address: str | None
+    client: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DayCount:
+    """The calls of one UTC day, and how many of them were refused or failed."""
+
+    day: date
+    requests: int
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """A check of the gate for one call: ``passed``, ``failed`` or ``not reached``."""
+
+    name: str
+    title: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What became of a call. ``failed`` is None when the gate let it in."""
+
+    call: UsageRecord
+    key: ApiKey
+    checks: list[CheckResult]
+    failed: CheckResult | None
+    advice: str
+
+
+_TITLES = {
+    "https": "Sent over HTTPS",
+    "form": "Has the form of a key, in one header",
+    "checksum": "Its checksum is right",
+    "known": "Is a key that works",
+    "enabled": "Is not disabled",
+    "expiry": "Has not expired",
+    "plan": "The workspace’s plan has API access",
+    "address": "Comes from an allowed network",
+    "origin": "Comes from an allowed place: no browser for a secret key, an allowed origin for a publishable one",
+    "scope": "Has the scope that is needed",
+    "model": "Asks for an allowed model",
+    "rate": "Is within the rate",
+}
+_CHECK_OF_CODE = {
+    "invalid_api_key": "known",
+    "disabled_api_key": "enabled",
+    "expired_api_key": "expiry",
+    "plan_required": "plan",
+    "ip_not_allowed": "address",
+    "origin_not_allowed": "origin",
+    "secret_key_in_browser": "origin",
+    "insufficient_scope": "scope",
+    "model_not_allowed": "model",
+    "rate_limit_exceeded": "rate",
+}
+_ADVICE = {
+    "invalid_api_key": "This secret has ended: the key was deleted, or rotated. Give the program the key’s new secret.",
+    "disabled_api_key": "Enable the key, or give the program another.",
+    "expired_api_key": "Set the key’s expiry anew, or create a replacement.",
+    "plan_required": "Ask for a plan with API access. The key works again as soon as the workspace has it.",
+    "ip_not_allowed": "Add the address {address} to the key’s networks, if the call is yours.",
+    "origin_not_allowed": "Add the origin {origin} to the key’s origins, if the page is yours.",
+    "secret_key_in_browser": "Use a publishable key in web pages, and rotate this one: everybody could read it there.",
+    "insufficient_scope": "Create a key that has {required}. The scopes of a key cannot be changed.",
+    "model_not_allowed": "Add {model} to the key’s models, or ask for one that is allowed.",
+    "rate_limit_exceeded": "Spread the calls out, or ask for a higher limit.",
+}
+
+
+def attempts_since(key: ApiKey) -> list[Attempt]:
+    """Return the calls with an ended secret of this key, the latest first."""
+    query = (
+        select(UsageRecord)
+        .where(UsageRecord.api_key_id == key.id, UsageRecord.code == "invalid_api_key")
+        .order_by(UsageRecord.id.desc())
+    )
+    rows = db.session.scalars(query.limit(MOST_ATTEMPTS))
+    return [Attempt(row.started_at, row.address, row.client, row.request_id) for row in rows]
+
+
+def recent_calls(key: ApiKey, limit: int = 50) -> list[UsageRecord]:
+    """Return the key's last calls, the latest first."""
+    query = select(UsageRecord).where(UsageRecord.api_key_id == key.id)
+    return list(db.session.scalars(query.order_by(UsageRecord.id.desc()).limit(limit)))
+
+
+def days_of(key: ApiKey, days: int = 30) -> list[DayCount]:
+    """Return the key's calls on each of the last ``days`` UTC days, the oldest first."""
+    today = now().replace(hour=0, minute=0, second=0, microsecond=0)
+    first = today - timedelta(days=days - 1)
+    day = func.date(UsageRecord.started_at)
+    failed = case((UsageRecord.status >= 400, 1), else_=0)
+    query = (
+        select(day, func.count(), func.sum(failed))
+        .where(UsageRecord.api_key_id == key.id, UsageRecord.started_at >= first)
+        .group_by(day)
+    )
+    found = {str(on): (count, failures) for on, count, failures in db.session.execute(query)}
+    shown = [(first + timedelta(days=number)).date() for number in range(days)]
+    return [DayCount(on, *found.get(str(on), (0, 0))) for on in shown]
+
+
+def explain(workspace: Workspace, request_id: str) -> Explanation:
+    """Tell why a call of this workspace was refused, or that it was not. Raises NotFound for every other id."""
+    query = select(UsageRecord, ApiKey).join(ApiKey, ApiKey.id == UsageRecord.api_key_id)
+    found = db.session.execute(
+        query.where(UsageRecord.workspace_id == workspace.id, UsageRecord.request_id == request_id)
+    ).first()
+    if found is None:
+        raise NotFound("No call of this workspace has this request id.")
+    call, key = found
+    name = _CHECK_OF_CODE.get(call.code or "")
+    checks = _results(name)
+    failed = next((check for check in checks if check.state == "failed"), None)
+    return Explanation(call, key, checks, failed, _advice(call.code, call.details or {}))
+
+
+def _results(failed: str | None) -> list[CheckResult]:
+    names = [name for name, _ in CHECKS]
+    place = names.index(failed) if failed in names else len(names)
+    states = ["passed"] * place + ["failed"] + ["not reached"] * len(names)
+    return [CheckResult(name, _TITLES[name], state) for name, state in zip(names, states, strict=False)]
+
+
+def _advice(code: str | None, details: dict[str, Any]) -> str:
+    if code is None:
+        return "This call was let in and answered."
+    if code not in _ADVICE:
+        return "The gate let this call in; what came after it failed."
+    return _ADVICE[code].format(**{"address": "?", "origin": "?", "required": "?", "model": "?", **details})

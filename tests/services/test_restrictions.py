@@ -1,0 +1,104 @@
+"""Restrictions: networks and origins agree with the standard library; slips are refused in words."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services import restrictions
+from services.errors import InvalidInput
+from services.restrictions import address_allowed, model_allowed, origin_allowed
+
+
+def read(kind: str = "secret", **values: Any) -> restrictions.Restrictions:
+    return restrictions.read(kind, plan_limit=1000, **values)
+
+
+NETWORKS = st.one_of(
+    st.builds(lambda a, p: ipaddress.ip_network((a, p), strict=False), st.ip_addresses(v=4), st.integers(0, 32)),
+    st.builds(lambda a, p: ipaddress.ip_network((a, p), strict=False), st.ip_addresses(v=6), st.integers(0, 128)),
+)
+
+
+@given(st.ip_addresses(), st.lists(NETWORKS, max_size=4))
+def test_an_address_is_allowed_as_the_standard_library_says(address: Any, networks: list[Any]) -> None:
+    found = read(networks=[str(network) for network in networks]).networks
+    expected = not networks or any(address in network for network in networks if network.version == address.version)
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is None:
+        assert address_allowed(str(address), found) == expected
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32))
+def test_an_ipv4_address_in_ipv6_clothes_is_the_ipv4_address(address: Any, prefix: int) -> None:
+    network = str(ipaddress.ip_network((address, prefix), strict=False))
+    assert address_allowed(f"::ffff:{address}", [network])
+
+
+@pytest.mark.parametrize("address", ["", "unknown", "127.0.0.1:80", "localhost", "1.2.3", "\0"])
+def test_what_is_no_address_is_not_allowed_where_there_is_a_list(address: str) -> None:
+    assert not address_allowed(address, ["0.0.0.0/0"])
+
+
+@pytest.mark.parametrize(
+    "network", ["10.0.0.0/99", "10.0.0.1/8", "300.1.1.1", "10.0.0", "::1/200", "x", "10.0.0.0/8/8"]
+)
+def test_what_is_no_network_is_named(network: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(networks=["203.0.113.0/24", network])
+    assert caught.value.fields == {"networks": f"“{network}” is not a network. Write it like 203.0.113.0/24"}
+
+
+@pytest.mark.parametrize(
+    ("entered", "kept"),
+    [
+        (" https://Shop.Example/ ", "https://shop.example"),
+        ("https://shop.example:443", "https://shop.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_an_origin_has_one_spelling(entered: str, kept: str) -> None:
+    assert read("publishable", origins=[entered]).origins == (kept,)
+    assert origin_allowed(kept, [kept])
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["shop.example", "https://", "https://shop.example/path", "https://a@shop.example", "ftp://shop.example",
+     "https://*.shop.example", "null", "https://shop.example?x", "https://shop..example", "https://shop.example:99999"],
+)  # fmt: skip
+def test_what_is_no_origin_is_named(origin: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read("publishable", origins=[origin])
+    assert list(caught.value.fields) == ["origins"]
+
+
+@pytest.mark.parametrize(
+    "other", ["http://shop.example", "https://shop.example:8443", "https://a.shop.example", "null", None]
+)
+def test_origins_are_compared_whole(other: str | None) -> None:
+    assert not origin_allowed(other, ["https://shop.example"])
+
+
+def test_without_a_list_everything_is_allowed() -> None:
+    assert address_allowed("203.0.113.9", [])
+    assert origin_allowed(None, [])
+    assert model_allowed("gpt-4o", [])
+    assert not model_allowed("gpt-4o-mini", ["gpt-4o"])
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001])
+def test_a_key_s_rate_is_below_the_plan_s(limit: int) -> None:
+    with pytest.raises(InvalidInput, match="1 to the plan"):
+        read(requests_per_minute=limit)
+
+
+def test_all_slips_are_named_at_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(networks=["x"], origins=["https://a.example"], models=["two words"], requests_per_minute=0)
+    assert set(caught.value.fields) == {"networks", "origins", "models", "requests_per_minute"}
