@@ -35,6 +35,9 @@ _DATABASE_AWAY = (
     database_errors.TimeoutError,
 )
 
+# A program asked for no page.
+_NO_SUCH_OBJECT = "There is no such object, or it is not yours."
+
 # What the framework's own refusals are called under /v1.
 _CODES = {
     400: "invalid_request",
@@ -104,7 +107,7 @@ def _json(error: PortalError) -> Response:
         "error": {
             "type": error.type,
             "code": error.code,
-            "message": error.message,
+            "message": _NO_SUCH_OBJECT if error.message == NotFound.message else error.message,
             "param": error.param,
             "retry_after": error.retry_after,
             "details": error.details,

@@ -34,4 +34,12 @@ def add_rate_headers(response: Response) -> Response:
     return response
 
 
-from blueprints.v1 import chat, models  # noqa: E402,F401 - the files register their routes on bp
+from blueprints.v1 import (  # noqa: E402 - the files register their routes on bp
+    chat,  # noqa: F401
+    cors,  # noqa: F401
+    forward_auth,  # noqa: F401
+    keys,  # noqa: F401
+    me,  # noqa: F401
+    models,  # noqa: F401
+    verify,  # noqa: F401
+)

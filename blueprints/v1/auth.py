@@ -12,20 +12,26 @@ from blueprints.errors import as_portal_error
 from services.errors import PortalError, RateLimited
 from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
 from services.gateway.relay import Stream
-from services.metering import Call, Meter
+from services.metering import Attempt, Call, Meter
 from services.parts import parts
+from services.secret import Secret
 
 View = Callable[..., Any]
 MARK = "required_scope"
 NO_SCOPE = "any key"
+ASKED_SCOPE = "the scope that the request asks for"
 
 # RFC 6750, section 3.1: what WWW-Authenticate says besides the scheme.
 _BEARER_ERRORS = {"authentication_required": None, "insufficient_scope": "insufficient_scope"}
 
 
-def bearer_required(scope: str | None) -> Callable[[View], View]:
+def bearer_required(
+    scope: str | Callable[[], str | None] | None, *, model: Callable[[], str | None] = lambda: None
+) -> Callable[[View], View]:
     """Let in callers whose API key passes every check of the gate and holds ``scope`` (None: any key).
 
+    A function as ``scope`` reads it from the request.
+    ``model`` reads the model of the request, for keys that are restricted to some.
     Inside the view ``current_call()`` tells the key. The call becomes a row of usage before its answer goes out.
     """
 
@@ -34,7 +40,7 @@ def bearer_required(scope: str | None) -> Callable[[View], View]:
         def guarded(*args: Any, **kwargs: Any) -> Response:
             g.api = True
             meter = Meter(parts().quick)
-            verdict = judge(_presented(), scope)
+            verdict = judge(presented(), scope() if callable(scope) else scope, model=model)
             g.rate = verdict.rate
             if verdict.key is not None:
                 g.call = _call(verdict.key)
@@ -42,7 +48,7 @@ def bearer_required(scope: str | None) -> Callable[[View], View]:
                 return _refuse(verdict, meter)
             return _answer(view, args, kwargs, meter)
 
-        setattr(guarded, MARK, scope or NO_SCOPE)
+        setattr(guarded, MARK, ASKED_SCOPE if callable(scope) else scope or NO_SCOPE)
         return guarded
 
     return decorate
@@ -75,7 +81,9 @@ def _refuse(verdict: Verdict, meter: Meter) -> Response:
     assert verdict.code is not None
     reason = REASONS[verdict.code]
     if verdict.key is not None:
-        meter.record(current_call(), reason.status, verdict.code)
+        meter.record(current_call(), reason.status, verdict.code, verdict.details)
+    elif verdict.text is not None:
+        meter.record_attempt(_attempt(verdict.text))
     if verdict.code == "rate_limit_exceeded":
         raise RateLimited(verdict.details["retry_after"])
     headers = {}
@@ -101,7 +109,8 @@ def _challenge(verdict: Verdict) -> str:
     return ", ".join(words)
 
 
-def _presented() -> Presented:
+def presented() -> Presented:
+    """What this request shows of itself to the gate."""
     address = request.remote_addr or ""
     return Presented(
         authorization=request.headers.get("Authorization"),
@@ -109,6 +118,7 @@ def _presented() -> Presented:
         address=address,
         encrypted=request.is_secure or _is_loopback(address),
         from_browser="Origin" in request.headers or "Sec-Fetch-Site" in request.headers,
+        origin=request.headers.get("Origin"),
     )
 
 
@@ -117,12 +127,26 @@ def _is_loopback(address: str) -> bool:
     return address.removeprefix("::ffff:").startswith("127.") or address in ("::1", "")
 
 
-def _call(key: KeyFacts) -> Call:
+def _endpoint() -> str:
     rule = request.url_rule.rule if request.url_rule else request.path
+    return rule.removeprefix("/v1/")
+
+
+def _attempt(shown: Secret) -> Attempt:
+    return Attempt(
+        fingerprint=parts().fingerprint_digests.digest(shown.reveal()),
+        request_id=g.request_id,
+        endpoint=_endpoint(),
+        address=request.remote_addr or "",
+        client=request.headers.get("User-Agent"),
+    )
+
+
+def _call(key: KeyFacts) -> Call:
     return Call(
         request_id=g.request_id,
         key=key,
-        endpoint=rule.removeprefix("/v1/"),
+        endpoint=_endpoint(),
         address=request.remote_addr or "",
         client=request.headers.get("User-Agent"),
     )

@@ -6,6 +6,7 @@ from flask import current_app, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from services.errors import InvalidRequest
+from services.json_input import read_object
 
 
 def read_body() -> bytes:
@@ -14,10 +15,16 @@ def read_body() -> bytes:
     The server ends a body that was cut off as if it were complete, and a chunked one is read no further than the limit,
     so both are checked here. Raises InvalidRequest and werkzeug's RequestEntityTooLarge.
     """
-    body = request.get_data(cache=False)
+    body = request.get_data()
     announced = request.content_length
     if announced is not None and announced != len(body):
         raise InvalidRequest("The body is shorter than its Content-Length says.", code="invalid_json")
     if announced is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:
         raise RequestEntityTooLarge
     return body
+
+
+def requested_model() -> str | None:
+    """Return the model that a JSON body names, None when it names none. Raises InvalidRequest."""
+    model = read_object(read_body()).get("model")
+    return model if isinstance(model, str) else None

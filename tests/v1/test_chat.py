@@ -43,7 +43,7 @@ def live(mint: Mint) -> dict[str, str]:
 
 
 @pytest.fixture
-def test_key(mint: Mint) -> dict[str, str]:
+def simulated(mint: Mint) -> dict[str, str]:
     return bearer(mint().secret)
 
 
@@ -51,9 +51,9 @@ def test_key(mint: Mint) -> dict[str, str]:
 
 
 def test_a_test_key_is_answered_by_the_simulator_and_no_provider(
-    client: FlaskClient, test_key: dict[str, str], provider: FakeProvider
+    client: FlaskClient, simulated: dict[str, str], provider: FakeProvider
 ) -> None:
-    response = client.post(CHAT, headers=test_key, json=HELLO)
+    response = client.post(CHAT, headers=simulated, json=HELLO)
     answer = response.get_json()
     assert answer["object"] == "chat.completion"
     assert "Hello, world!" in answer["choices"][0]["message"]["content"]
@@ -68,26 +68,26 @@ def test_a_test_key_is_answered_by_the_simulator_and_no_provider(
 
 
 def test_the_simulator_is_deterministic_and_streams_the_same_words(
-    client: FlaskClient, test_key: dict[str, str]
+    client: FlaskClient, simulated: dict[str, str]
 ) -> None:
-    first, second = (client.post(CHAT, headers=test_key, json=HELLO).get_json() for _ in range(2))
+    first, second = (client.post(CHAT, headers=simulated, json=HELLO).get_json() for _ in range(2))
     assert {**first, "created": 0} == {**second, "created": 0}
-    streamed = client.post(CHAT, headers=test_key, json={**HELLO, "stream": True})
+    streamed = client.post(CHAT, headers=simulated, json={**HELLO, "stream": True})
     assert streamed.content_type == "text/event-stream"
     assert streamed.get_data().endswith(b"data: [DONE]\n\n")
     words = [event["choices"][0]["delta"].get("content", "") for event in events_of(streamed)]
     assert "".join(words) == first["choices"][0]["message"]["content"]
 
 
-def test_the_simulator_tells_usage_on_a_stream_when_asked(client: FlaskClient, test_key: dict[str, str]) -> None:
+def test_the_simulator_tells_usage_on_a_stream_when_asked(client: FlaskClient, simulated: dict[str, str]) -> None:
     asked = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
-    last = events_of(client.post(CHAT, headers=test_key, json=asked))[-1]
+    last = events_of(client.post(CHAT, headers=simulated, json=asked))[-1]
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] == the_row().output_tokens
 
 
-def test_the_simulator_stops_at_the_wanted_length(client: FlaskClient, test_key: dict[str, str]) -> None:
-    answer = client.post(CHAT, headers=test_key, json={**HELLO, "max_tokens": 3}).get_json()
+def test_the_simulator_stops_at_the_wanted_length(client: FlaskClient, simulated: dict[str, str]) -> None:
+    answer = client.post(CHAT, headers=simulated, json={**HELLO, "max_tokens": 3}).get_json()
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["completion_tokens"] == 3
 
@@ -108,9 +108,9 @@ def test_the_simulator_stops_at_the_wanted_length(client: FlaskClient, test_key:
     ],
 )
 def test_a_request_that_makes_no_sense_is_400_and_says_where(
-    client: FlaskClient, test_key: dict[str, str], body: dict[str, Any], param: str
+    client: FlaskClient, simulated: dict[str, str], body: dict[str, Any], param: str
 ) -> None:
-    response = client.post(CHAT, headers=test_key, json=body)
+    response = client.post(CHAT, headers=simulated, json=body)
     assert response.status_code == 400
     assert error_of(response)["type"] == "invalid_request_error"
     assert error_of(response)["param"] == param
@@ -134,26 +134,26 @@ def test_a_request_that_makes_no_sense_is_400_and_says_where(
     ],
 )
 def test_a_body_that_is_no_sensible_json_object_is_400(
-    client: FlaskClient, test_key: dict[str, str], body: bytes
+    client: FlaskClient, simulated: dict[str, str], body: bytes
 ) -> None:
-    response = client.post(CHAT, headers=test_key, data=body, content_type="application/json")
+    response = client.post(CHAT, headers=simulated, data=body, content_type="application/json")
     assert (response.status_code, error_of(response)["code"]) == (400, "invalid_json")
 
 
-def test_a_body_with_many_brackets_that_is_not_deep_is_fine(client: FlaskClient, test_key: dict[str, str]) -> None:
+def test_a_body_with_many_brackets_that_is_not_deep_is_fine(client: FlaskClient, simulated: dict[str, str]) -> None:
     body = {**HELLO, "messages": HELLO["messages"] * 100, "logit_bias": [[] for _ in range(500)]}
-    assert client.post(CHAT, headers=test_key, json=body).status_code == 200
+    assert client.post(CHAT, headers=simulated, json=body).status_code == 200
 
 
-def test_a_body_that_is_too_large_is_413(client: FlaskClient, test_key: dict[str, str]) -> None:
-    response = client.post(CHAT, headers=test_key, data=b" " * 10_000_001, content_type="application/json")
+def test_a_body_that_is_too_large_is_413(client: FlaskClient, simulated: dict[str, str]) -> None:
+    response = client.post(CHAT, headers=simulated, data=b" " * 10_000_001, content_type="application/json")
     assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
 
 
 def test_odd_text_in_the_model_s_name_is_stored_as_far_as_it_can_be(
-    client: FlaskClient, test_key: dict[str, str]
+    client: FlaskClient, simulated: dict[str, str]
 ) -> None:
-    response = client.post(CHAT, headers=test_key, json={**HELLO, "model": "a\0b" + "x" * 500})
+    response = client.post(CHAT, headers=simulated, json={**HELLO, "model": "a\0b" + "x" * 500})
     assert response.status_code == 200
     assert the_row().model == ("ab" + "x" * 500)[:200]
 
@@ -259,7 +259,7 @@ def test_a_cut_stream_ends_with_an_error_event_and_no_done(
 
 
 def test_an_end_that_cannot_be_recorded_is_no_end(
-    app: Flask, test_key: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    app: Flask, simulated: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from services.errors import DatabaseAway
     from services.metering import Meter
@@ -268,7 +268,7 @@ def test_an_end_that_cannot_be_recorded_is_no_end(
         raise DatabaseAway
 
     monkeypatch.setattr(Meter, "settle", away)
-    body = app.test_client().post(CHAT, headers=test_key, json={**HELLO, "stream": True}).get_data()
+    body = app.test_client().post(CHAT, headers=simulated, json={**HELLO, "stream": True}).get_data()
     assert b"[DONE]" not in body
     last = json.loads(body.strip().rsplit(b"\n\n", 1)[-1].strip().removeprefix(b"data: "))
     assert last["error"]["code"] == "service_unavailable"

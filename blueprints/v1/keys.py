@@ -1,0 +1,241 @@
+"""``/v1/keys``: what the pages do with keys, for programs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from flask import Response, request
+
+from blueprints.v1 import bp
+from blueprints.v1.auth import bearer_required
+from blueprints.v1.body import read_body
+from blueprints.v1.caller import current_actor, current_ceiling, current_workspace
+from blueprints.v1.idempotency import REPLAYED, one_time
+from blueprints.v1.objects import json_response, key_object
+from models import ApiKey, Workspace
+from services import keys, restrictions, rotation
+from services.errors import AlreadyDone, InvalidInput, InvalidRequest, NotFound
+from services.json_input import Fields, read_object
+from services.parts import parts
+from services.permissions import Scope
+from services.restrictions import Restrictions
+
+NEW_KEY = ("name", "kind", "environment", "scopes", "preset", "expires_at", "restrictions")
+CHANGES = ("name", "expires_at", "restrictions")
+RESTRICTIONS = ("models", "networks", "origins", "requests_per_minute")
+USUAL_LIMIT, MOST = 20, 100
+
+
+@bp.get("/keys")
+@bearer_required(Scope.KEYS_READ)
+def list_keys() -> Response:
+    workspace = current_workspace()
+    found, has_more = _page(workspace)
+    used = keys.last_uses(workspace, [key.id for key in found])
+    return json_response(
+        {
+            "object": "list",
+            "data": [key_object(key, used.get(key.id)) for key in found],
+            "has_more": has_more,
+            "next_cursor": _cursor(found[-1]) if has_more else None,
+        }
+    )
+
+
+@bp.post("/keys")
+@bearer_required(Scope.KEYS_WRITE)
+def create_key() -> Response:
+    workspace, body = current_workspace(), read_body()
+    fields = Fields(read_object(body), NEW_KEY)
+    name = fields.text("name", missing="Enter a name for the key")
+    kind = fields.text("kind", missing="Choose secret or publishable")
+    environment = fields.text("environment", missing="Choose live or test")
+    scopes, preset = fields.words("scopes"), fields.text("preset")
+    if (scopes is None) == (preset is None):
+        fields.fault("scopes", "Give scopes or a preset, one of the two")
+    expires_at = fields.moment("expires_at")
+    restricted = _restrictions(workspace, fields, kind or "", restrictions.Restrictions())
+    fields.refuse_faults()
+    once = one_time(body)
+
+    def mint() -> keys.Minted:
+        assert name is not None
+        assert kind is not None
+        assert environment is not None
+        with _named_as_sent():
+            return keys.mint(
+                workspace,
+                actor=current_actor(),
+                name=name,
+                kind=kind,
+                environment=environment,
+                scopes=scopes,
+                preset=preset,
+                expires_at=expires_at,
+                restrictions=restricted,
+                within=current_ceiling(workspace),
+                one_time_number=once.number,
+                request_digest=once.digest,
+            )
+
+    return _shown_once(workspace, mint, 201)
+
+
+@bp.get("/keys/<key_id>")
+@bearer_required(Scope.KEYS_READ)
+def get_key(key_id: str) -> Response:
+    workspace = current_workspace()
+    return _answer(workspace, keys.get(workspace, key_id))
+
+
+@bp.patch("/keys/<key_id>")
+@bearer_required(Scope.KEYS_WRITE)
+def change_key(key_id: str) -> Response:
+    workspace = current_workspace()
+    key = keys.get(workspace, key_id)
+    fields = Fields(read_object(read_body()), CHANGES)
+    name = fields.text("name", missing="Enter a name for the key" if fields.given("name") else None)
+    expires_at: datetime | keys.Unchanged | None = fields.moment("expires_at")
+    if not fields.given("expires_at"):
+        expires_at = keys.UNCHANGED
+    restricted = None
+    if fields.given("restrictions"):
+        restricted = _restrictions(workspace, fields, key.kind, keys.restrictions_of(key))
+    fields.refuse_faults()
+    with _named_as_sent():
+        changed = keys.change(
+            workspace,
+            key_id,
+            actor=current_actor(),
+            name=name,
+            expires_at=expires_at,
+            restrictions=restricted,
+            within=current_ceiling(workspace),
+        )
+    return _answer(workspace, changed)
+
+
+@bp.delete("/keys/<key_id>")
+@bearer_required(Scope.KEYS_WRITE)
+def delete_key(key_id: str) -> Response:
+    key = keys.delete(current_workspace(), key_id, actor=current_actor())
+    return json_response({"id": key.id, "object": "key", "deleted": True})
+
+
+@bp.post("/keys/<key_id>/rotate")
+@bearer_required(Scope.KEYS_WRITE)
+def rotate_key(key_id: str) -> Response:
+    workspace, body = current_workspace(), read_body()
+    keys.get(workspace, key_id)
+    fields = Fields(read_object(body), ("overlap",))
+    overlap = fields.text("overlap", missing=f"Give one of {', '.join(rotation.OVERLAPS)}, or a moment with its zone")
+    fields.refuse_faults()
+    once = one_time(body)
+
+    def rotate() -> keys.Minted:
+        assert overlap is not None
+        with _named_as_sent():
+            return rotation.rotate(
+                workspace,
+                key_id,
+                actor=current_actor(),
+                until=rotation.moment_after(overlap),
+                within=current_ceiling(workspace),
+                one_time_number=once.number,
+                request_digest=once.digest,
+            )
+
+    return _shown_once(workspace, rotate, 200)
+
+
+@bp.post("/keys/<key_id>/disable")
+@bearer_required(Scope.KEYS_WRITE)
+def disable_key(key_id: str) -> Response:
+    workspace = current_workspace()
+    return _answer(workspace, keys.disable(workspace, key_id, actor=current_actor()))
+
+
+@bp.post("/keys/<key_id>/enable")
+@bearer_required(Scope.KEYS_WRITE)
+def enable_key(key_id: str) -> Response:
+    workspace = current_workspace()
+    return _answer(workspace, keys.enable(workspace, key_id, actor=current_actor()))
+
+
+def _answer(workspace: Workspace, key: ApiKey) -> Response:
+    return json_response(_object(workspace, key))
+
+
+def _object(workspace: Workspace, key: ApiKey) -> dict[str, object]:
+    return key_object(key, keys.last_uses(workspace, [key.id]).get(key.id))
+
+
+def _shown_once(workspace: Workspace, act: Callable[[], keys.Minted], status: int) -> Response:
+    """Answer with the secret the act made. When it was carried out before, the secret is gone: then with null."""
+    try:
+        minted = act()
+    except AlreadyDone as done:
+        key = keys.get_any(workspace, done.object_id)
+        response = json_response({**_object(workspace, key), "key": None})
+        response.headers[REPLAYED] = "true"
+        return response
+    return json_response({**_object(workspace, minted.key), "key": minted.secret.reveal()}, status)
+
+
+def _restrictions(workspace: Workspace, fields: Fields, kind: str, present: Restrictions) -> Restrictions:
+    """Read ``restrictions``; a part that is not given stays as it is, an empty list or null lifts it."""
+    part = fields.part("restrictions", RESTRICTIONS)
+    lists = {
+        name: (part.words(name) or ()) if part.given(name) else getattr(present, name)
+        for name in ("models", "networks", "origins")
+    }
+    number = part.number("requests_per_minute")
+    if not part.given("requests_per_minute"):
+        number = present.requests_per_minute
+    limit = parts().plans.requests_per_minute(workspace)
+    try:
+        return restrictions.read(kind, **lists, requests_per_minute=number, plan_limit=limit)
+    except InvalidInput as error:
+        for name, sentence in error.fields.items():
+            part.fault(name, sentence)
+        return present
+
+
+@contextmanager
+def _named_as_sent() -> Iterator[None]:
+    """Name a restriction that the services refuse as it stands in the body: ``restrictions.models``."""
+    try:
+        yield
+    except InvalidInput as error:
+        fields = {f"restrictions.{name}" if name in RESTRICTIONS else name: said for name, said in error.fields.items()}
+        raise InvalidInput(fields) from None
+
+
+def _page(workspace: Workspace) -> tuple[list[ApiKey], bool]:
+    limit = request.args.get("limit", str(USUAL_LIMIT))
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(MOST)) and 1 <= int(limit) <= MOST):
+        raise InvalidInput({"limit": f"Give a number from 1 to {MOST}"})
+    cursor = request.args.get("cursor")
+    try:
+        return keys.page(workspace, limit=int(limit), after=None if cursor is None else _id_in(cursor))
+    except (NotFound, ValueError):
+        raise InvalidRequest("This cursor is none of ours. Begin without one.", param="cursor") from None
+
+
+def _cursor(key: ApiKey) -> str:
+    return base64.urlsafe_b64encode(key.id.encode()).decode().rstrip("=")
+
+
+def _id_in(cursor: str) -> str:
+    """Raises ValueError."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except binascii.Error as error:
+        raise ValueError from error
+    if "\0" in text:
+        raise ValueError
+    return text

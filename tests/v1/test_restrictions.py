@@ -1,0 +1,97 @@
+"""Restrictions of a key, seen from its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from services import keys
+from services.restrictions import Restrictions
+from services.secret import Secret
+from tests.people import Person, bearer
+
+CHAT = "/v1/chat/completions"
+HELLO = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture
+def restricted(alice: Person) -> Callable[..., Secret]:
+    def make(kind: str = "secret", **values: Any) -> Secret:
+        return keys.mint(
+            alice.workspace,
+            actor=alice.actor,
+            name=f"key {len(keys.living(alice.workspace))}",
+            kind=kind,
+            environment="test",
+            restrictions=Restrictions(**values),
+        ).secret
+
+    return make
+
+
+def answer(client: FlaskClient, secret: Secret, **more: Any) -> tuple[int, Any]:
+    response = client.get("/v1/models", headers={**bearer(secret), **more.pop("headers", {})}, **more)
+    return response.status_code, (response.get_json().get("error") or {}).get("code")
+
+
+def test_an_address_outside_the_networks_is_refused(client: FlaskClient, restricted: Callable[..., Secret]) -> None:
+    secret = restricted(networks=("203.0.113.0/24", "2001:db8::/32"))
+    https = {"base_url": "https://portal.example"}
+    for address, expected in [
+        ("203.0.113.7", (200, None)),
+        ("2001:db8::5", (200, None)),
+        ("198.51.100.1", (403, "ip_not_allowed")),
+        ("127.0.0.1", (403, "ip_not_allowed")),
+    ]:
+        assert answer(client, secret, environ_base={"REMOTE_ADDR": address}, **https) == expected
+
+
+def test_a_header_a_stranger_can_set_does_not_move_the_address(
+    client: FlaskClient, restricted: Callable[..., Secret]
+) -> None:
+    secret = restricted(networks=("203.0.113.0/24",))
+    headers = {"X-Forwarded-For": "203.0.113.7", "X-Real-IP": "203.0.113.7", "Forwarded": "for=203.0.113.7"}
+    assert answer(client, secret, headers=headers) == (403, "ip_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("https://shop.example", (200, None)),
+        ("https://evil.example", (403, "origin_not_allowed")),
+        (None, (403, "origin_not_allowed")),
+    ],
+)
+def test_a_publishable_key_works_only_from_its_origins(
+    client: FlaskClient, restricted: Callable[..., Secret], origin: str | None, expected: tuple[int, str | None]
+) -> None:
+    secret = restricted("publishable", origins=("https://shop.example",))
+    assert answer(client, secret, headers={"Origin": origin} if origin else {}) == expected
+
+
+def test_a_model_outside_the_list_is_refused_before_the_rate(
+    client: FlaskClient, restricted: Callable[..., Secret]
+) -> None:
+    secret = restricted(models=("gpt-4o-mini",))
+    response = client.post(CHAT, headers=bearer(secret), json=HELLO)
+    error = response.get_json()["error"]
+    assert (response.status_code, error["code"]) == (403, "model_not_allowed")
+    assert error["details"] == {"model": "gpt-4o", "allowed": ["gpt-4o-mini"]}
+    assert response.headers["X-RateLimit-Remaining"] == "1000"
+    assert client.post(CHAT, headers=bearer(secret), json={**HELLO, "model": "gpt-4o-mini"}).status_code == 200
+    assert client.post(CHAT, headers=bearer(secret), data=b"{").status_code == 400
+
+
+def test_a_key_s_own_rate_counts_beside_the_plan_s_and_the_tighter_is_told(
+    client: FlaskClient, restricted: Callable[..., Secret]
+) -> None:
+    slow, other = restricted(requests_per_minute=2), restricted()
+    remaining = [client.get("/v1/models", headers=bearer(slow)).headers["X-RateLimit-Remaining"] for _ in range(2)]
+    assert remaining == ["1", "0"]
+    refused = client.get("/v1/models", headers=bearer(slow))
+    assert (refused.status_code, refused.headers["X-RateLimit-Limit"]) == (429, "2")
+    # What the key's own limit refused has cost the workspace nothing.
+    assert client.get("/v1/models", headers=bearer(other)).headers["X-RateLimit-Remaining"] == "997"
