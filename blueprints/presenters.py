@@ -4,18 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from models import ApiKey, ProviderKey, Workspace
+from models import ApiKey, ApiKeySecret, ProviderKey, Workspace
 from models.base import now
-from services import keys, provider_keys
+from services import custom_scopes, keys, provider_keys, rotation
 from services.parts import parts
-from services.permissions import PRESETS, PUBLISHABLE_SCOPES, SCOPE_MEANINGS, Role, Scope, may_manage_key
+from services.permissions import PRESETS, SCOPE_MEANINGS, Role, Scope, may_manage_key
+from services.rotation import SecretUse
 
-DUE_FOR_CHANGE = timedelta(days=90)
+QUIET = timedelta(hours=24)
 EXPIRES_SOON = timedelta(days=7)
 IN_USE = timedelta(days=30)
 DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousView:
+    """The secret that a rotation replaced, while it still works. ``users`` are those since the rotation."""
+
+    secret: ApiKeySecret
+    replaced_at: datetime
+    users: list[SecretUse]
+
+    @property
+    def requests(self) -> int:
+        return sum(user.count for user in self.users)
+
+    @property
+    def latest(self) -> SecretUse | None:
+        return self.users[0] if self.users else None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it was replaced a day ago and nobody has used it for a day."""
+        since = max(self.replaced_at, self.latest.last_at) if self.latest else self.replaced_at
+        return now() - since >= QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +51,7 @@ class KeyView:
     days: list[int]
     paused: bool
     may_manage: bool
+    previous: PreviousView | None = None
 
     @property
     def state(self) -> str:
@@ -56,8 +81,19 @@ class KeyView:
         return (now() - self.key.secrets[0].created_at).days if self.key.secrets else 0
 
     @property
-    def due_for_change(self) -> bool:
-        return timedelta(days=self.secret_age_days) >= DUE_FOR_CHANGE
+    def due_for_rotation(self) -> bool:
+        return rotation.is_due(self.key)
+
+    @property
+    def may_rotate(self) -> bool:
+        """Whether this person can give it a new secret now: not without API access, not once it has expired."""
+        return self.may_manage and not self.paused and not self.expired and self.key.deleted_at is None
+
+    @property
+    def restricted(self) -> bool:
+        key = self.key
+        lists = (key.allowed_models, key.allowed_networks, key.allowed_origins)
+        return any(lists) or key.requests_per_minute is not None
 
     @property
     def kind_title(self) -> str:
@@ -82,9 +118,15 @@ def key_views(workspace: Workspace, shown: Iterable[ApiKey], *, role: Role, user
             days=counts.get(key.id, [0] * DAYS),
             paused=paused,
             may_manage=may_manage_key(role, user_id, key),
+            previous=_previous(key),
         )
         for key in shown
     ]
+
+
+def _previous(key: ApiKey) -> PreviousView | None:
+    secret = rotation.previous_secret(key)
+    return PreviousView(secret, key.secrets[0].created_at, rotation.users_of(key, secret)) if secret else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +177,17 @@ _RESOURCE_TITLES = {
 }
 
 
-def scope_groups(scopes: Iterable[str] = tuple(Scope)) -> list[ScopeGroup]:
-    """Return the scopes grouped by resource, what programs need most first."""
+def scope_groups(workspace: Workspace, scopes: Iterable[str] | None = None) -> list[ScopeGroup]:
+    """Return scopes grouped by resource, what programs need most first; without ``scopes`` all that a key can have."""
+    own = {scope.name: scope.meaning for scope in custom_scopes.of_workspace(workspace)}
+    meanings = {**{scope.value: meaning for scope, meaning in SCOPE_MEANINGS.items()}, **own}
     groups: dict[str, ScopeGroup] = {}
-    for scope in sorted(scopes, key=_usual_order):
+    for scope in sorted([*Scope, *own] if scopes is None else scopes, key=_usual_order):
         resource = scope.partition(":")[0]
         title = _RESOURCE_TITLES.get(resource, resource.capitalize())
         group = groups.setdefault(title, ScopeGroup(resource, title, []))
-        group.scopes.append(ScopeChoice(scope, SCOPE_MEANINGS[Scope(scope)], scope in PUBLISHABLE_SCOPES))
+        meaning = meanings.get(scope, "No longer defined in this workspace.")
+        group.scopes.append(ScopeChoice(str(scope), meaning, custom_scopes.publishable(scope)))
     return list(groups.values())
 
 

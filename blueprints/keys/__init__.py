@@ -1,5 +1,6 @@
-"""API keys: the list or the gate, a new key shown once, its facts, its end."""
+"""API keys: the list or the gate, a new key shown once, its facts, its changes, its end."""
 
-from blueprints.keys.routes import bp
+from blueprints.keys import refusals, rotation, routes
+from blueprints.keys.common import bp
 
-__all__ = ["bp"]
+__all__ = ["bp", "refusals", "rotation", "routes"]

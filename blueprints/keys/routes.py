@@ -1,34 +1,39 @@
-"""API keys: the list or the gate, a new key shown once, its facts, its end."""
+"""API keys: the list or the gate, a new key, its facts, what may be changed, its end."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from flask import Blueprint, make_response, redirect, render_template, request, url_for
+from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from blueprints.guards import current_actor, current_person, current_role, current_workspace, role_required
-from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, DeleteForm, KeyForm
-from blueprints.presenters import KeyView, key_views, provider_views, scope_groups
+from blueprints.charts import day_chart
+from blueprints.guards import current_actor, current_role, current_workspace, role_required
+from blueprints.keys.common import Answer, bp, has_api_access, managed, require_manager, shown_once, view_of, views_of
+from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
+from blueprints.presenters import provider_views, scope_groups
 from models import ApiKey
-from services import keys
-from services.errors import AlreadyDone, InvalidInput, PermissionRefused
+from services import key_history, keys, rotation
+from services.errors import AlreadyDone, InvalidInput
 from services.members import owners_of
 from services.parts import parts
-from services.permissions import may_create_keys, may_manage_key
+from services.permissions import may_create_keys
 
-bp = Blueprint("keys", __name__, url_prefix="/keys")
-
-Answer = str | Response | tuple[str, int]
 ROWS_ON_A_PAGE = 50
+STATUSES = {"active": "Active", "retiring": "Retiring", "disabled": "Disabled", "expired": "Expired"}
 
 
 @bp.get("")
 @role_required("viewer")
-def index() -> str:
+def index() -> Answer:
     workspace, plans = current_workspace(), parts().plans
+    words, status = request.args.get("q", "").strip()[:100], request.args.get("status", "")
+    if re.search(parts().key_format.pattern, request.args.get("q", "")):
+        # It must not stay in the address bar, nor come back in the page.
+        return redirect(url_for("keys.index", whole_key=1), 303)
     living = keys.living(workspace)
-    paused = not plans.has_api_access(workspace)
+    paused = not has_api_access()
     facts: dict[str, Any] = {
         "offer": plans.first_with_api_access,
         "providers": provider_views(workspace),
@@ -37,13 +42,19 @@ def index() -> str:
     }
     if paused and not living:
         return render_template("keys/gate.html", **facts)
+    found = [key for key in living if _matches(key, words, status)]
     page = max(1, request.args.get("page", 1, type=int))
     return render_template(
         "keys/index.html",
-        rows=_views(living[(page - 1) * ROWS_ON_A_PAGE : page * ROWS_ON_A_PAGE]),
+        rows=views_of(found[(page - 1) * ROWS_ON_A_PAGE : page * ROWS_ON_A_PAGE]),
         total=len(living),
+        found=len(found),
+        filters={"q": words, "status": status if status in STATUSES else ""},
+        filtered=bool(words or status in STATUSES),
+        statuses=STATUSES,
+        whole_key="whole_key" in request.args,
         page=page,
-        last_page=max(1, -(-len(living) // ROWS_ON_A_PAGE)),
+        last_page=max(1, -(-len(found) // ROWS_ON_A_PAGE)),
         limit=plans.requests_per_minute(workspace),
         paused=paused,
         may_create=may_create_keys(current_role()) and not paused,
@@ -51,13 +62,23 @@ def index() -> str:
     )
 
 
+def _matches(key: ApiKey, words: str, status: str) -> bool:
+    """Tell whether a key has the words in its name or at its end, and the status if one is asked for."""
+    if status == "retiring":
+        fits = rotation.previous_secret(key) is not None
+    else:
+        fits = status not in STATUSES or key.status() == status
+    ends = [secret.mask for secret in key.secrets]
+    return fits and (words.casefold() in key.name.casefold() or any(end.endswith(words) for end in ends))
+
+
 @bp.route("/new", methods=["GET", "POST"])
 @role_required("developer")
 def new() -> Answer:
     workspace = current_workspace()
-    if request.method == "GET" and not parts().plans.has_api_access(workspace):
+    if request.method == "GET" and not has_api_access():
         return redirect(url_for("keys.index"), 303)
-    form = KeyForm()
+    form = KeyForm(limit=_highest_rate())
     if form.validate_on_submit():
         try:
             minted = keys.mint(workspace, actor=current_actor(), **form.settings())
@@ -66,26 +87,69 @@ def new() -> Answer:
         except AlreadyDone as error:
             return render_template("keys/already_shown.html", key=keys.get_any(workspace, error.object_id))
         else:
-            return _shown_once(minted)
+            return shown_once(minted)
     hints = {"kind_hints": KIND_HINTS, "environment_hints": ENVIRONMENT_HINTS}
-    page = render_template("keys/new.html", form=form, scope_groups=scope_groups(), **hints)
+    page = render_template("keys/new.html", form=form, scope_groups=scope_groups(workspace), **hints)
     return page, 422 if form.errors else 200
-
-
-def _shown_once(minted: keys.Minted) -> Response:
-    """The only page that ever holds a secret; nothing between here and the reader may keep it."""
-    limit = parts().plans.requests_per_minute(current_workspace())
-    view, secret = _view(minted.key), minted.secret.reveal()
-    page = make_response(render_template("keys/shown_once.html", view=view, secret=secret, limit=limit))
-    page.headers["Cache-Control"] = "no-store"
-    return page
 
 
 @bp.get("/<key_id>")
 @role_required("viewer")
 def show(key_id: str) -> str:
-    view = _view(keys.get_any(current_workspace(), key_id))
-    return render_template("keys/show.html", view=view, scope_groups=scope_groups(view.key.scopes))
+    view = view_of(keys.get_any(current_workspace(), key_id))
+    counts = key_history.days_of(view.key)
+    days = [count.day for count in counts]
+    return render_template(
+        "keys/show.html",
+        view=view,
+        scope_groups=scope_groups(current_workspace(), view.key.scopes),
+        calls=key_history.recent_calls(view.key),
+        days=counts,
+        requests=sum(count.requests for count in counts),
+        failures=sum(count.failures for count in counts),
+        requests_chart=day_chart(days, [count.requests for count in counts], 170),
+        failures_chart=day_chart(days, [count.failures for count in counts], 106),
+    )
+
+
+@bp.route("/<key_id>/edit", methods=["GET", "POST"])
+@role_required("developer")
+def edit(key_id: str) -> Answer:
+    key = managed(key_id)
+    # A limit that the key has already may stay, whatever the plan is now.
+    form = EditForm(key, limit=max(_highest_rate(), key.requests_per_minute or 0))
+    if form.validate_on_submit():
+        try:
+            keys.change(current_workspace(), key.id, actor=current_actor(), **form.settings())
+        except InvalidInput as error:
+            form.take(error)
+        else:
+            flash(f"Key “{key.name}” is saved.")
+            return redirect(url_for("keys.show", key_id=key_id), 303)
+    return render_template("keys/edit.html", form=form, view=view_of(key)), 422 if form.errors else 200
+
+
+@bp.route("/<key_id>/disable", methods=["GET", "POST"])
+@role_required("developer")
+def disable(key_id: str) -> Answer:
+    key = managed(key_id)
+    form = ConfirmForm()
+    if form.validate_on_submit():
+        keys.disable(current_workspace(), key.id, actor=current_actor())
+        flash(f"Key “{key.name}” is disabled.")
+        return redirect(url_for("keys.index"), 303)
+    if key.disabled_at is not None:
+        return redirect(url_for("keys.show", key_id=key.id), 303)
+    return render_template("keys/disable.html", form=form, view=view_of(key)), 422 if form.errors else 200
+
+
+@bp.post("/<key_id>/enable")
+@role_required("developer")
+def enable(key_id: str) -> Response:
+    key = managed(key_id)
+    keys.enable(current_workspace(), key.id, actor=current_actor())
+    flash(f"Key “{key.name}” is enabled.")
+    return redirect(url_for("keys.index"), 303)
 
 
 @bp.route("/<key_id>/delete", methods=["GET", "POST"])
@@ -93,10 +157,10 @@ def show(key_id: str) -> str:
 def delete(key_id: str) -> Answer:
     workspace = current_workspace()
     key = keys.get_any(workspace, key_id)
-    _require_manager(key)
+    require_manager(key)
     if key.deleted_at is not None:
         return redirect(url_for("keys.deleted", key_id=key.id), 303)
-    view = _view(key)
+    view = view_of(key)
     form = DeleteForm(key, name_needed=view.in_use)
     if form.validate_on_submit():
         keys.delete(workspace, key.id, actor=current_actor())
@@ -110,17 +174,12 @@ def deleted(key_id: str) -> Answer:
     key = keys.get_any(current_workspace(), key_id)
     if key.deleted_at is None:
         return redirect(url_for("keys.show", key_id=key.id), 303)
-    return render_template("keys/deleted.html", key=key)
+    attempts = [attempt for attempt in key_history.attempts_since(key) if attempt.at >= key.deleted_at]
+    most = key_history.MOST_ATTEMPTS
+    return render_template("keys/deleted.html", key=key, attempts=attempts, most_attempts=most)
 
 
-def _require_manager(key: ApiKey) -> None:
-    if not may_manage_key(current_role(), current_person().id, key):
-        raise PermissionRefused(f"This key is managed by {key.created_by_name}.")
-
-
-def _view(key: ApiKey) -> KeyView:
-    return _views([key])[0]
-
-
-def _views(shown: list[ApiKey]) -> list[KeyView]:
-    return key_views(current_workspace(), shown, role=current_role(), user_id=current_person().id)
+def _highest_rate() -> int:
+    """The most requests per minute that a key here can be held to; without API access, what the offered plan gives."""
+    plans = parts().plans
+    return plans.requests_per_minute(current_workspace()) or plans.first_with_api_access.requests_per_minute

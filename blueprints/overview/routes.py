@@ -41,7 +41,7 @@ def show() -> str:
         keys=shown,
         today=sum(view.days[-1] for view in shown),
         providers=providers,
-        warnings=[view for view in shown if view.expired or view.expires_soon],
+        warnings=[view for view in shown if view.expired or view.expires_soon or view.due_for_rotation],
         broken_providers=[provider for provider in providers if provider.key.state not in ("valid", "unverified")],
         paused=not plans.has_api_access(workspace),
         limit=plans.requests_per_minute(workspace),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
+from typing import Any
 
 from config import ROOT
 from services.gate import CHECKS, REASONS
+from services.key_format import KeyFormat
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md")]
 
@@ -62,3 +65,19 @@ def test_every_command_in_the_readme_exists() -> None:
         group, name = command.split()
         assert name in cli.commands[group].commands  # type: ignore[attr-defined]
     assert "serve" in cli.commands
+
+
+def test_the_documented_pattern_and_checksum_for_scanners_find_our_keys() -> None:
+    text = (ROOT / "docs" / "secret-scanning.md").read_text()
+    blocks = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)]
+    pattern = re.compile(next(block.strip() for block in blocks if "arka_(sk" in block))
+    names: dict[str, Any] = {}
+    exec(next(block for block in blocks if "def is_key" in block), names)
+    for kind in ("secret", "publishable"):
+        for environment in ("live", "test"):
+            key = KeyFormat("arka").generate(kind, environment).reveal()
+            found = pattern.search(f'token = "{key}";')
+            assert found is not None
+            assert found[0] == key
+            assert names["is_key"](key)
+            assert not names["is_key"](key[:-1] + ("0" if key[-1] != "0" else "1"))

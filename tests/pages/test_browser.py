@@ -13,10 +13,10 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from models.base import now
-from services import keys, workspaces
+from services import custom_scopes, keys, rotation, workspaces
 from services.actor import SYSTEM
 from services.keys import Minted
-from tests.pages.test_frame import connect
+from tests.pages.test_frame import connect, note_refusal
 from tests.people import PASSWORD, Person, make_person
 
 Mint = Callable[..., Minted]
@@ -81,6 +81,17 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     yield "overview"
     paths = ["/keys", "/keys/new", "/keys/providers", "/workspaces", "/keys/nonsense"]
     paths += [f"/keys/{used.key.id}", f"/keys/{used.key.id}/delete", f"/keys/{unused.key.id}/delete"]
+    rotating = mint("Billing sync", environment="live")
+    use(rotating, address="2001:db8:85a3:8d3:1319:8a2e:370:7348")
+    rotation.rotate(alice.workspace, rotating.key.id, actor=alice.actor, until=now() + timedelta(days=2))
+    stopped = mint("Stopped")
+    keys.disable(alice.workspace, stopped.key.id, actor=alice.actor)
+    custom_scopes.define(alice.workspace, "emails:send", "Send e-mails.", actor=alice.actor)
+    refused = note_refusal(used)
+    paths += [f"/keys/{used.key.id}/{act}" for act in ("edit", "rotate", "disable")]
+    paths += [f"/keys/{rotating.key.id}/{act}" for act in ("rotate", "rotation")]
+    paths += ["/keys?q=nonsense", "/keys/scopes", "/keys/refusals", f"/keys/refusals?request_id={refused}"]
+    paths += ["/keys/refusals?request_id=req_unknown"]
     for path in paths:
         window.goto(path)
         yield path
@@ -90,9 +101,18 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     window.get_by_label("Permissions").select_option("one_by_one")
     window.get_by_label("Expires").select_option("on_a_date")
     yield "new key, everything open"
+    window.get_by_text("Restrictions (optional)").click()
+    window.get_by_label("Allowed networks").fill("10.0.0.0/99")
     window.get_by_role("button", name="Create key").click()
     expect(window.get_by_role("alert")).to_be_visible()
     yield "new key, refused"
+    window.goto(f"/keys/{unused.key.id}/rotate")
+    window.get_by_label("Until a moment I choose").check()
+    yield "rotate, a moment"
+    window.get_by_label("7 days").check()
+    window.get_by_role("button", name="Rotate and show the new secret").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Save the new secret")
+    yield "shown once, rotated"
     window.goto("/keys/new")
     window.get_by_label("Name", exact=True).fill("brand new")
     window.get_by_role("button", name="Create key").click()
@@ -369,11 +389,15 @@ def test_tab_goes_in_reading_order(
     frame = ["Skip to content", "ARKA", "Workspace: alice", "alice@northwind.example", "Overview", "API Keys"]
 
     window.goto("/keys")
-    main = ["Create New API Key", "ARKA API keys", "Provider keys", "Production Server", "Delete Production Server"]
+    tabs = ["ARKA API keys", "Provider keys", "Custom scopes"]
+    filters = ["Name or last characters", "Status", "Filter"]
+    row = ["Production Server", "Rotate Production Server", "Delete Production Server"]
+    main = ["Create New API Key", *tabs, *filters, *row, "Enter a request id"]
     assert tab_stops(window) == [*frame, *main, "Contact"]
 
     window.goto("/keys/new")
-    main = ["API Keys", "Name", "Secret", "Live", "Permissions", "Expires", "Create key", "Cancel"]
+    main = ["API Keys", "Name", "Secret", "Live", "Permissions", "Expires"]
+    main += ["Restrictions (optional)", "Create key", "Cancel"]
     assert tab_stops(window) == [*frame, *main, "Contact"]
 
     window.get_by_label("Name", exact=True).fill("another")
@@ -387,7 +411,8 @@ def test_tab_goes_in_reading_order(
     ]
 
     window.goto(f"/keys/{minted.key.id}/delete")
-    main = ["API Keys", "Production Server", "Type the key’s name to confirm", "Delete this key", "Keep the key"]
+    main = ["API Keys", "Production Server", "rotate it", "disable it"]
+    main += ["Type the key’s name to confirm", "Delete this key", "Keep the key"]
     assert tab_stops(window) == [*frame, *main, "Contact"]
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
 from config import ROOT
-from models import ProviderKey
+from models import ProviderKey, UsageRecord
 from models.base import new_id, now, transaction
-from services import accounts, workspaces
+from services import accounts, custom_scopes, keys, rotation, workspaces
 from services.keys import Minted
 from tests.pages.html import Html
 from tests.pages.visitor import Visitor
@@ -33,8 +34,17 @@ def database_url(tmp_path: Path) -> str:
 @pytest.fixture
 def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Callable[..., None]) -> dict[str, Html]:
     """Each page of the portal in its usual states, by a name that failures can show."""
-    used, unused, gone = mint("Production Server"), mint("Old importer"), mint("gone")
+    used, unused = mint("Production Server"), mint("Old importer")
     use(used, times=3)
+    stopped, expired, rotating = mint("Stopped"), mint("Partner demo"), mint("Billing sync")
+    keys.disable(alice.workspace, stopped.key.id, actor=alice.actor)
+    with transaction():
+        expired.key.expires_at = now() - timedelta(days=3)
+        unused.key.secrets[0].created_at = now() - timedelta(days=100)
+    use(rotating)
+    rotation.rotate(alice.workspace, rotating.key.id, actor=alice.actor, until=now() + timedelta(days=7))
+    scope = custom_scopes.define(alice.workspace, "emails:send", "Send e-mails.", actor=alice.actor)
+    refused = note_refusal(used)
     stranger = Visitor(app)
     token = accounts.set_up_token()
     assert token is not None
@@ -57,11 +67,37 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
         "delete, used": owner.open(f"/keys/{used.key.id}/delete"),
         "delete, refused": owner.submit(f"/keys/{used.key.id}/delete", name="x"),
         "delete, unused": owner.open(f"/keys/{unused.key.id}/delete"),
-        "deleted": owner.submit(f"/keys/{gone.key.id}/delete"),
-        "key, deleted": owner.open(f"/keys/{gone.key.id}"),
+        "keys, filtered": owner.open("/keys?q=sync&status=retiring"),
+        "keys, nothing found": owner.open("/keys?q=nonsense"),
+        "keys, a whole key typed": owner.open(f"/keys?q={used.secret.reveal()}"),
+        "new key, wrong restrictions": owner.submit("/keys/new", name="x", networks="10.0.0.0/99"),
+        "key, disabled": owner.open(f"/keys/{stopped.key.id}"),
+        "key, expired": owner.open(f"/keys/{expired.key.id}"),
+        "key, rotating": owner.open(f"/keys/{rotating.key.id}"),
+        "edit": owner.open(f"/keys/{used.key.id}/edit"),
+        "edit, refused": owner.submit(f"/keys/{used.key.id}/edit", name="", origins="https://x.example"),
+        "rotate": owner.open(f"/keys/{used.key.id}/rotate"),
+        "rotate, again": owner.open(f"/keys/{rotating.key.id}/rotate"),
+        "rotate, expired": owner.open(f"/keys/{expired.key.id}/rotate"),
+        "rotate, refused": owner.submit(f"/keys/{used.key.id}/rotate", overlap="moment", date="x"),
+        "rotation": owner.open(f"/keys/{rotating.key.id}/rotation"),
+        "disable": owner.open(f"/keys/{used.key.id}/disable"),
+        "refusals": owner.open("/keys/refusals"),
+        "refusals, explained": owner.open(f"/keys/refusals?request_id={refused}"),
+        "refusals, unknown": owner.open("/keys/refusals?request_id=req_unknown"),
+        "refusals, a whole key typed": owner.open(f"/keys/refusals?request_id={used.secret.reveal()}"),
+        "scopes": owner.open("/keys/scopes"),
+        "scopes, refused": owner.submit("/keys/scopes", name="x", meaning=""),
+        "remove scope": owner.open(f"/keys/scopes/{scope.id}/remove"),
         "providers, none": owner.open("/keys/providers"),
         "not found": owner.open("/keys/nonsense"),
     }
+    gone = mint("gone")
+    pages["deleted"] = owner.submit(f"/keys/{gone.key.id}/delete")
+    pages["key, deleted"] = owner.open(f"/keys/{gone.key.id}")
+    form = owner.open(f"/keys/{unused.key.id}/rotate")
+    pages["shown once, rotated"] = owner.send(form)
+    pages["already shown, rotated"] = owner.send(form)
     form = owner.open("/keys/new")
     pages["shown once"] = owner.send(form, name="brand new")
     pages["already shown"] = owner.send(form, name="brand new")
@@ -74,6 +110,30 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
     pages["overview, paused"] = owner.open("/overview")
     pages["gate"] = Visitor(app).sign_in(solo()).open("/keys")
     return pages
+
+
+def note_refusal(minted: Minted) -> str:
+    """Note a call that lacked a scope; return its request id."""
+    request_id = new_id("req")
+    with transaction() as session:
+        session.add(
+            UsageRecord(
+                request_id=request_id,
+                workspace_id=minted.key.workspace_id,
+                api_key_id=minted.key.id,
+                secret_id=minted.key.secrets[0].id,
+                environment=minted.key.environment,
+                endpoint="/v1/chat/completions",
+                started_at=now(),
+                status=403,
+                code="insufficient_scope",
+                details={"required": "chat:write"},
+                streamed=False,
+                address="203.0.113.24",
+                client="tests/1.0",
+            )
+        )
+    return request_id
 
 
 def solo() -> Person:
@@ -114,9 +174,9 @@ def test_every_form_leads_somewhere(every_page: dict[str, Html], app: Flask) -> 
     adapter = app.url_map.bind("")
     for page in every_page.values():
         for form in page.forms:
-            assert adapter.match(form.action.partition("?")[0], method="POST")
-            assert form.method == "post"
-            assert "csrf_token" in form.names
+            assert adapter.match(form.action.partition("?")[0], method=form.method.upper())
+            # A form that only asks changes nothing, and its token would stand in the address.
+            assert ("csrf_token" in form.names) == (form.method == "post")
 
 
 def test_every_page_has_one_title_and_the_landmarks(every_page: dict[str, Html]) -> None:
@@ -159,8 +219,9 @@ def test_every_moment_is_told_to_machines_too(every_page: dict[str, Html]) -> No
 
 def test_only_the_page_that_shows_a_key_holds_one(every_page: dict[str, Html]) -> None:
     full_key = re.compile(r"arka_[sp]k_(test_)?[0-9A-Za-z]{32}")
-    assert [name for name, page in every_page.items() if full_key.search(page.source)] == ["shown once"]
-    assert not full_key.search(every_page["shown once"].first("title"))
+    shown = [name for name, page in every_page.items() if full_key.search(page.source)]
+    assert shown == ["shown once, rotated", "shown once"]
+    assert not any(full_key.search(every_page[name].first("title")) for name in shown)
 
 
 def test_no_password_goes_back_into_a_page(every_page: dict[str, Html]) -> None:
@@ -200,7 +261,16 @@ def test_pages_are_not_kept_and_are_safe_to_frame_nowhere(owner: Visitor) -> Non
 
 
 def test_pages_behind_the_sign_in_lead_to_it_and_back(app: Flask, visitor: Visitor) -> None:
-    for path in ("/overview", "/workspaces", "/keys", "/keys/new", "/keys/key_x", "/keys/providers"):
+    for path in (
+        "/overview",
+        "/workspaces",
+        "/keys",
+        "/keys/new",
+        "/keys/key_x",
+        "/keys/providers",
+        "/keys/scopes",
+        "/keys/refusals",
+    ):
         answer = visitor.one_request("GET", path)
         assert answer.status_code == 303
         assert answer.headers["Location"] == f"/sign-in?next={path}"

@@ -9,7 +9,9 @@ import pytest
 from blueprints import template_tools as tools
 from blueprints.guards import local_path
 from blueprints.presenters import scope_groups
+from services import custom_scopes
 from services.permissions import SCOPE_MEANINGS, Scope
+from tests.people import Person
 
 AT = datetime(2026, 11, 20, 14, 5, 11, tzinfo=UTC)
 
@@ -81,11 +83,13 @@ def test_others_do_not(path: str | None) -> None:
     assert local_path(path) is None
 
 
-def test_every_scope_is_offered_once_reading_before_writing() -> None:
-    groups = scope_groups()
+def test_every_scope_is_offered_once_reading_before_writing(alice: Person) -> None:
+    own = custom_scopes.define(alice.workspace, "emails:send", "Send e-mails.", actor=alice.actor)
+    groups = scope_groups(alice.workspace)
     offered = [scope.name for group in groups for scope in group.scopes]
-    assert sorted(offered) == sorted(Scope)
-    assert all(scope.meaning == SCOPE_MEANINGS[Scope(scope.name)] for group in groups for scope in group.scopes)
+    assert sorted(offered) == sorted([*Scope, own.name])
+    meanings = {**{scope.value: meaning for scope, meaning in SCOPE_MEANINGS.items()}, own.name: own.meaning}
+    assert all(scope.meaning == meanings[scope.name] for group in groups for scope in group.scopes)
     for group in groups:
         actions = [scope.name.partition(":")[2] == "read" for scope in group.scopes]
         assert actions == sorted(actions, reverse=True)
