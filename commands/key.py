@@ -7,9 +7,10 @@ from datetime import timedelta
 import click
 from flask.cli import AppGroup
 
-from commands.tools import Span, actor, refusals_told
+from commands.tools import Span, actor, refusals_told, secret_from_input
 from models.base import now
-from services import keys, workspaces
+from services import keys, rotation, workspaces
+from services.parts import parts
 
 group = AppGroup("key", help="Make, inspect and end API keys.")
 
@@ -46,6 +47,51 @@ def list_keys(slug: str | None) -> None:
     for workspace in [workspaces.get_by_slug(slug)] if slug else workspaces.all_workspaces():
         for key in keys.living(workspace):
             click.echo("\t".join([key.id, workspace.slug, key.mask or "", key.status(), key.name]))
+
+
+@group.command("rotate")
+@click.argument("key_id")
+@click.option("--overlap", default="24h", help="How long the current secret lives: now, 1h, 24h, 7d or a moment.")
+@refusals_told
+def rotate(key_id: str, overlap: str) -> None:
+    """Give a key a new secret and print it, alone, on standard output."""
+    workspace, key = keys.get_anywhere(key_id)
+    minted = rotation.rotate(workspace, key.id, actor=actor(), until=rotation.moment_after(overlap))
+    click.echo(minted.secret.reveal())
+
+
+@group.command("disable")
+@click.argument("key_id")
+@refusals_told
+def disable(key_id: str) -> None:
+    """Refuse a key until it is enabled."""
+    workspace, key = keys.get_anywhere(key_id)
+    click.echo(f"{keys.disable(workspace, key.id, actor=actor()).name} is disabled.", err=True)
+
+
+@group.command("enable")
+@click.argument("key_id")
+@refusals_told
+def enable(key_id: str) -> None:
+    """Let a disabled key in again."""
+    workspace, key = keys.get_anywhere(key_id)
+    click.echo(f"{keys.enable(workspace, key.id, actor=actor()).name} is enabled.", err=True)
+
+
+@group.command("inspect")
+@refusals_told
+def inspect() -> None:
+    """Tell offline whether a string is one of this portal's keys, by its form and checksum alone.
+
+    The string is read from standard input. Exit status 0: it is; 1: it is not.
+    """
+    shown = secret_from_input("Key").reveal().strip()
+    parsed = parts().key_format.parse(shown)
+    if parsed is None:
+        raise click.ClickException(f"This is no key: {parts().key_format.prefix}_... has another form.")
+    if not parsed.checksum_holds:
+        raise click.ClickException("This looks like a key, but its checksum is wrong: it was never issued.")
+    click.echo(f"A {parsed.kind} {parsed.environment} key with the right checksum.")
 
 
 @group.command("revoke")

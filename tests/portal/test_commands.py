@@ -117,3 +117,41 @@ def test_a_live_key_reaches_the_provider_streamed_or_not(storage: dict[str, str]
         printed = portal.output()
     for secret in (provider.good_key, key, key[8:]):
         assert secret not in printed
+
+
+def test_a_key_can_be_rotated_disabled_and_enabled_by_command(portal: Portal, new_key: Make) -> None:
+    old = new_key("server", "--test")
+    key_id = portal.command("key", "list").stdout.split("\t")[0]
+    rotated = portal.command("key", "rotate", key_id, "--overlap", "1h")
+    assert rotated.returncode == 0, rotated.stderr
+    new = rotated.stdout.removesuffix("\n")
+    assert re.fullmatch(r"arka_sk_test_[0-9A-Za-z]{32}", new)
+    assert [call(portal.port, key)[0] for key in (old, new)] == [200, 200]
+    assert portal.command("key", "rotate", key_id, "--overlap", "soon").returncode == 1
+    assert portal.command("key", "disable", key_id).returncode == 0
+    assert [call(portal.port, key)[0] for key in (old, new)] == [403, 403]
+    assert portal.command("key", "enable", key_id).returncode == 0
+    assert [call(portal.port, key)[0] for key in (old, new)] == [200, 200]
+
+
+def test_inspect_tells_offline_what_a_string_is(portal: Portal, new_key: Make) -> None:
+    key = new_key("server")
+    portal.stop()
+    told = portal.command("key", "inspect", input=key + "\n")
+    assert told.returncode == 0
+    assert "secret live key" in told.stdout
+    wrong = key[:-1] + ("a" if key[-1] != "a" else "b")
+    for other, reason in ((wrong, "checksum is wrong"), ("sk-something", "no key")):
+        refused = portal.command("key", "inspect", input=other + "\n")
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+        assert other[8:] not in refused.stdout + refused.stderr
+
+
+def test_a_workspace_s_own_scopes_can_be_defined_by_command(portal: Portal, new_key: Make) -> None:
+    new_key("first")
+    define = ["scope", "define", "--workspace", "alice"]
+    assert portal.command(*define, "emails:send", "Send e-mail.").returncode == 0
+    assert portal.command(*define, "chat:read", "A resource of the portal.").returncode == 1
+    assert portal.command("scope", "list", "--workspace", "alice").stdout == "emails:send\tSend e-mail.\n"
+    assert new_key("mailer", "--scope", "emails:send")
