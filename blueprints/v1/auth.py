@@ -70,7 +70,12 @@ def _answer(view: View, args: Any, kwargs: Any, meter: Meter) -> Response:
         raise
     stream = response.response
     if isinstance(stream, Stream):
-        meter.open(call, response.status_code)
+        try:
+            meter.open(call, response.status_code)
+        except PortalError:
+            # Nobody is going to read it, and the provider's connection must not wait for that.
+            stream.close()
+            raise
         stream.settle = functools.partial(meter.settle, call)
     else:
         meter.record(call, response.status_code, None)

@@ -25,6 +25,12 @@ def read_body() -> bytes:
 
 
 def requested_model() -> str | None:
-    """Return the model that a JSON body names, None when it names none. Raises InvalidRequest."""
-    model = read_object(read_body()).get("model")
+    """Return the model that a JSON body names, None when it names none.
+
+    A body that cannot be read names none: the view refuses it, and the call is counted and kept like any other.
+    """
+    try:
+        model = read_object(read_body()).get("model")
+    except (InvalidRequest, RequestEntityTooLarge):
+        return None
     return model if isinstance(model, str) else None

@@ -258,6 +258,26 @@ def test_a_cut_stream_ends_with_an_error_event_and_no_done(
     assert the_row().code == "provider_unreachable"
 
 
+def test_a_stream_whose_row_cannot_be_opened_is_503_and_frees_the_provider(
+    app: Flask, live: dict[str, str], connect: Connect, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.errors import DatabaseAway
+    from services.metering import Meter
+
+    def away(*_args: object) -> None:
+        raise DatabaseAway
+
+    connect("openai", provider.good_key)
+    provider.requests.clear()
+    provider.fault = "stall"
+    monkeypatch.setattr(Meter, "open", away)
+    monkeypatch.setattr(Meter, "record", lambda *_args: None)
+    response = app.test_client().post(CHAT, headers=live, json={**HELLO, "stream": True})
+    assert (response.status_code, error_of(response)["code"]) == (503, "service_unavailable")
+    provider.wait_until_idle(5)
+    assert provider.requests[0].outcome == "client gone"
+
+
 def test_an_end_that_cannot_be_recorded_is_no_end(
     app: Flask, simulated: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from extensions import db
+from models import UsageRecord
 from services import keys
 from services.restrictions import Restrictions
 from services.secret import Secret
@@ -82,7 +84,9 @@ def test_a_model_outside_the_list_is_refused_before_the_rate(
     assert error["details"] == {"model": "gpt-4o", "allowed": ["gpt-4o-mini"]}
     assert response.headers["X-RateLimit-Remaining"] == "1000"
     assert client.post(CHAT, headers=bearer(secret), json={**HELLO, "model": "gpt-4o-mini"}).status_code == 200
-    assert client.post(CHAT, headers=bearer(secret), data=b"{").status_code == 400
+    broken = client.post(CHAT, headers=bearer(secret), data=b"{")
+    assert (broken.status_code, broken.headers["X-RateLimit-Remaining"]) == (400, "998")
+    assert db.session.query(UsageRecord).order_by(UsageRecord.id.desc()).first().status == 400
 
 
 def test_a_key_s_own_rate_counts_beside_the_plan_s_and_the_tighter_is_told(
