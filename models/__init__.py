@@ -6,9 +6,14 @@ from models.audit_event import AuditEvent
 from models.base import Base
 from models.custom_scope import CustomScope
 from models.idempotency import IdempotencyRecord
+from models.job import Job
 from models.login_session import LoginSession
+from models.mail import MailMessage
+from models.master_key import MasterKeyUse
 from models.provider_key import ProviderKey
+from models.server_process import ServerProcess
 from models.setup_link import SetupLink
+from models.spending import SpendingCounter, SpendingHold
 from models.usage import UsageRecord
 from models.user import User
 from models.workspace import Membership, Workspace
@@ -20,11 +25,17 @@ __all__ = [
     "Base",
     "CustomScope",
     "IdempotencyRecord",
+    "Job",
     "KeyFingerprint",
     "LoginSession",
+    "MailMessage",
+    "MasterKeyUse",
     "Membership",
     "ProviderKey",
+    "ServerProcess",
     "SetupLink",
+    "SpendingCounter",
+    "SpendingHold",
     "UsageRecord",
     "User",
     "Workspace",

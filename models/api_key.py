@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, String, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Id, Moment, OptionalMoment, Words, now
@@ -40,6 +40,10 @@ class ApiKey(Base):
     allowed_networks: Mapped[list[str]] = mapped_column(Words(), default=list, server_default="")
     allowed_origins: Mapped[list[str]] = mapped_column(Words(), default=list, server_default="")
     requests_per_minute: Mapped[int | None]
+    # Spending limits in nano-dollars for a UTC day and month, beside the workspace's.
+    daily_limit_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    monthly_limit_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    allow_unknown_price: Mapped[bool] = mapped_column(default=False, server_default=false())
     expires_at: Mapped[OptionalMoment]
     disabled_at: Mapped[OptionalMoment]
     deleted_at: Mapped[OptionalMoment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Moment, OptionalMoment, RowNumber
@@ -13,13 +13,21 @@ from models.base import Base, Moment, OptionalMoment, RowNumber
 class UsageRecord(Base):
     """What a call was, what came of it and what it took.
 
-    ``ended_at`` is empty while an answer is being streamed. A token count is None when the provider told none.
+    ``ended_at`` is empty while an answer is being streamed. A token count is None when nothing is known of it, and
+    ``estimated`` says that it was not told by the provider. A cost of None is unknown, never nothing.
     """
 
     __tablename__ = "usage_record"
     __table_args__ = (
         Index("ix_usage_record_workspace_id_started_at", "workspace_id", "started_at"),
         Index("ix_usage_record_api_key_id_id", "api_key_id", "id"),
+        # Calls in progress are few; those of a dead process have to be found.
+        Index(
+            "ix_usage_record_open",
+            "process_id",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
     )
 
     id: Mapped[RowNumber]
@@ -38,9 +46,20 @@ class UsageRecord(Base):
     # What a refusal said besides, such as the scope that was missing.
     details: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     streamed: Mapped[bool]
+    # What the caller asked for, when another model was chosen for it, and why.
+    requested_model: Mapped[str | None] = mapped_column(String(200))
+    route_reason: Mapped[str | None] = mapped_column(String(200))
     model: Mapped[str | None] = mapped_column(String(200))
     provider: Mapped[str | None] = mapped_column(String(40))
     input_tokens: Mapped[int | None]
+    # Those of the input that the provider had kept from before and charges less for.
+    cached_input_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
+    estimated: Mapped[bool] = mapped_column(default=False, server_default=false())
+    cost_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    # The version of the price table that the cost comes from.
+    price_version: Mapped[str | None] = mapped_column(String(40))
+    # The server process that works on it, or worked.
+    process_id: Mapped[str | None] = mapped_column(String(32))
     address: Mapped[str | None] = mapped_column(String(45))
     client: Mapped[str | None] = mapped_column(String(200))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, Id, Moment
@@ -18,6 +18,11 @@ class Workspace(Base):
     plan: Mapped[str] = mapped_column(String(30))
     # Set by the operator; None means what the plan gives.
     requests_per_minute: Mapped[int | None]
+    # Spending limits in nano-dollars for a UTC day and month; None means no limit.
+    daily_limit_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    monthly_limit_nano_usd: Mapped[int | None] = mapped_column(BigInteger)
+    # Whether models of unknown price may be called under a limit.
+    allow_unknown_price: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[Moment]
 
 

@@ -14,8 +14,10 @@ from models.base import now
 from models.quick import DatabaseUnavailable, Prepared, Quick
 from services.errors import DatabaseAway
 from services.gate import KeyFacts
+from services.server_processes import own_id
 
 _MODEL_LENGTH = 200
+_REASON_LENGTH = 200
 _CLIENT_LENGTH = 200
 
 
@@ -29,11 +31,20 @@ class Call:
     address: str
     client: str | None
     started_at: datetime = field(default_factory=now)
+    # What the caller asked for when another model was chosen, and why it was.
+    requested_model: str | None = None
+    route_reason: str | None = None
     model: str | None = None
     provider: str | None = None
     streamed: bool = False
     input_tokens: int | None = None
+    cached_input_tokens: int | None = None
     output_tokens: int | None = None
+    # The counts are ours, not the provider's.
+    estimated: bool = False
+    # None: unknown. Never a guess, and never 0 for want of a price.
+    cost_nano_usd: int | None = None
+    price_version: str | None = None
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -91,7 +102,11 @@ class Meter:
             "duration_ms": call.duration_ms,
             "code": code,
             "input_tokens": call.input_tokens,
+            "cached_input_tokens": call.cached_input_tokens,
             "output_tokens": call.output_tokens,
+            "estimated": call.estimated,
+            "cost_nano_usd": call.cost_nano_usd,
+            "price_version": call.price_version,
         }
         self._run(_SETTLE, values)
 
@@ -119,10 +134,17 @@ class Meter:
             "code": code,
             "details": details or None,
             "streamed": call.streamed,
+            "requested_model": _text(call.requested_model, _MODEL_LENGTH),
+            "route_reason": _text(call.route_reason, _REASON_LENGTH),
             "model": _text(call.model, _MODEL_LENGTH),
             "provider": call.provider,
             "input_tokens": call.input_tokens,
+            "cached_input_tokens": call.cached_input_tokens,
             "output_tokens": call.output_tokens,
+            "estimated": call.estimated,
+            "cost_nano_usd": call.cost_nano_usd,
+            "price_version": call.price_version,
+            "process_id": own_id(),
             "address": call.address,
             "client": _text(call.client, _CLIENT_LENGTH),
         }
@@ -144,10 +166,21 @@ _columns = UsageRecord.__table__.columns
 _INSERT = Prepared(
     insert(UsageRecord).values({column.name: bindparam(column.name) for column in _columns if column.name != "id"})
 )
+_SETTLED = (
+    "ended_at",
+    "duration_ms",
+    "code",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "estimated",
+    "cost_nano_usd",
+    "price_version",
+)
 _SETTLE = Prepared(
     update(UsageRecord)
     .where(UsageRecord.request_id == bindparam("of_request"))
-    .values({name: bindparam(name) for name in ("ended_at", "duration_ms", "code", "input_tokens", "output_tokens")})
+    .values({name: bindparam(name) for name in _SETTLED})
 )
 
 # One statement for both: it finds the key of an ended secret and adds the row, or finds none and adds nothing.
