@@ -36,6 +36,8 @@ class Call:
     route_reason: str | None = None
     model: str | None = None
     provider: str | None = None
+    # The model's name at the provider, which prices go by.
+    provider_model: str | None = None
     streamed: bool = False
     input_tokens: int | None = None
     cached_input_tokens: int | None = None
