@@ -51,6 +51,7 @@ __all__ = [
     "connected",
     "delete",
     "find",
+    "find_out",
     "get",
     "get_provider",
     "keep_finding",
@@ -154,9 +155,18 @@ def check_saved(workspace: Workspace, provider_name: str) -> ProviderKey:
     row = get(workspace, provider_name)
     provider = get_provider(provider_name)
     record, row_id = row.sealed, row.id
-    finding = _found(provider, record, place_of(workspace.id, provider_name, row_id))
+    finding = find_out(provider, record, place_of(workspace.id, provider_name, row_id))
     keep_finding(row_id, record, finding)
     return get(workspace, provider_name)
+
+
+def find_out(provider: Provider, record: str, place: str) -> Finding:
+    """Return what the provider says of a sealed key, ``cannot_decrypt`` if it does not open."""
+    try:
+        key = parts().vault.open(record, place)
+    except CannotDecrypt:
+        return Finding(CANNOT_DECRYPT)
+    return _asked(provider, key)
 
 
 def keep_finding(row_id: str, record: str, finding: Finding | None) -> None:
@@ -195,7 +205,7 @@ def find(workspace: Workspace, provider_name: str) -> ProviderKey | None:
 
 def get(workspace: Workspace, provider_name: str) -> ProviderKey:
     """Raises NotFound."""
-    row = find(workspace, provider_name) if "\0" not in provider_name else None
+    row = find(workspace, provider_name)
     if row is None:
         raise NotFound
     return row
@@ -318,15 +328,6 @@ def _found_good(provider: Provider, key: Secret) -> Finding:
     if finding.state == UNREACHABLE:
         raise ProviderUnreachable(provider.title, finding.words or "")
     return finding
-
-
-def _found(provider: Provider, record: str, place: str) -> Finding:
-    """Return what the provider says of a sealed key."""
-    try:
-        key = parts().vault.open(record, place)
-    except CannotDecrypt:
-        return Finding(CANNOT_DECRYPT)
-    return _asked(provider, key)
 
 
 def _asked(provider: Provider, key: Secret) -> Finding:
