@@ -77,6 +77,11 @@ class Fields:
             return None
         return found
 
+    def switch(self, name: str, *, usually: bool) -> bool:
+        """Return true or false; ``usually`` for one that is not given."""
+        found: bool | None = self._typed(name, bool, "Give true or false")
+        return found if isinstance(found, bool) else usually
+
     def words(self, name: str) -> list[str] | None:
         """Return a list of texts."""
         found: list[str] | None = self._typed(name, list, "Give a list of texts")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import urllib3
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
 from urllib3.exceptions import TimeoutError as TooLate
 
 from services.secret import Secret
@@ -95,7 +95,8 @@ class Upstream:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TooLate):
+    # A refused connection is one of the library's time-outs, too.
+    if isinstance(error, TooLate) and not isinstance(error, NewConnectionError):
         return "it did not answer in time"
     if isinstance(error, SSLError):
         return "its certificate could not be verified"
