@@ -22,7 +22,6 @@ MODELS = {
     "meta-llama/llama-3.1-70b-instruct": "openrouter",
     "deepseek/deepseek-chat": "openrouter",
 }
-PROVIDER = "simulator"
 _QUOTED_CHARACTERS = 200
 _CHARACTERS_PER_TOKEN = 4
 
