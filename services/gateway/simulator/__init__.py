@@ -5,14 +5,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from services.errors import NotFound
-from services.gateway.simulator import chat
+from services.errors import InvalidRequest, NotFound
+from services.gateway.simulator.chat import ChatSimulation
+from services.gateway.simulator.completions import CompletionSimulation
+from services.gateway.simulator.embeddings import EmbeddingSimulation
+from services.gateway.simulator.responses import ResponseSimulation
 
 PROVIDER = "simulator"
-MODELS = chat.MODELS
+# The models a test key is shown: those of the product's guides, and those that ARKAbrain chooses; it may ask for any.
+MODELS = {
+    "gpt-4o": "openai",
+    "gpt-4o-mini": "openai",
+    "gpt-4-turbo": "openai",
+    "o1-mini": "openai",
+    "o4-mini": "openai",
+    "text-embedding-3-small": "openai",
+    "text-embedding-3-large": "openai",
+    "anthropic/claude-3.5-sonnet": "openrouter",
+    "anthropic/claude-sonnet-4.5": "openrouter",
+    "google/gemini-pro-1.5": "openrouter",
+    "google/gemini-2.5-pro": "openrouter",
+    "meta-llama/llama-3.1-70b-instruct": "openrouter",
+    "deepseek/deepseek-chat": "openrouter",
+}
 
 
 class Simulation(Protocol):
@@ -28,7 +46,12 @@ class Simulation(Protocol):
         """Yield the answer as server-sent events. One that the prompt asked to be cut ends without the last event."""
 
 
-_MAKERS = {"chat/completions": chat.Simulation}
+_MAKERS: dict[str, Callable[[dict[str, Any], int], Simulation]] = {
+    "chat/completions": ChatSimulation,
+    "completions": CompletionSimulation,
+    "embeddings": EmbeddingSimulation,
+    "responses": ResponseSimulation,
+}
 
 
 def simulate(endpoint: str, request: dict[str, Any], created: int) -> Simulation:
@@ -37,6 +60,8 @@ def simulate(endpoint: str, request: dict[str, Any], created: int) -> Simulation
     ``created`` is the present Unix time. Raises InvalidRequest when the request makes no sense, and any PortalError
     that the prompt asks to rehearse.
     """
+    if not isinstance(request.get("model"), str) or not request["model"]:
+        raise InvalidRequest("You must provide a 'model' parameter.", param="model")
     maker = _MAKERS.get(endpoint)
     if maker is None:
         raise NotFound("There is no such endpoint.")
