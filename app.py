@@ -118,4 +118,5 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         upstream=Upstream(
             connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
         ),
+        brain=settings.brain,
     )

@@ -9,6 +9,7 @@ from flask import current_app
 
 from models.quick import Quick
 from services.digest import Digester
+from services.gateway.brain_rules import Rules
 from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
@@ -35,6 +36,7 @@ class Parts:
     auth_failures_per_minute: int
     providers: dict[str, Provider]
     upstream: Upstream
+    brain: Rules
 
 
 def parts() -> Parts:
