@@ -145,4 +145,5 @@ def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
             connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
         ),
         post=post,
+        brain=settings.brain,
     )

@@ -21,6 +21,7 @@ import click
 
 from services.mail_transport import SmtpServer, read_sender
 from services.master_keys import read_master_keys
+from services.gateway import brain_rules
 from services.plans import PlanTable
 from services.secret import Secret
 
@@ -74,6 +75,10 @@ def _path(value: str) -> Path:
 
 def _plans(value: str) -> PlanTable:
     return PlanTable.read(_path(value))
+
+
+def _brain(value: str) -> brain_rules.Rules:
+    return brain_rules.read(_path(value))
 
 
 def _http_url(value: str) -> str:
@@ -218,6 +223,7 @@ class Settings:
         read_sender, None, "Sender of the portal's mail.", shown="the brand, at no-reply@ the host of ARKA_PUBLIC_URL"
     )
     plans: PlanTable = _setting(_plans, "services/plans.toml", "File with the table of plans.")
+    brain: brain_rules.Rules = _setting(_brain, "services/gateway/brain.toml", "File with the rules of ARKAbrain.")
     demo: bool = _setting(
         _switch, "1", "1: the first start of an empty instance makes a demo workspace with a test key."
     )
@@ -230,7 +236,7 @@ class Settings:
 
 
 # Where the field holds something other than the text that the setting gives.
-_OTHER_NAMES = {"master_keys": "ARKA_MASTER_KEY", "plans": "ARKA_PLANS_FILE"}
+_OTHER_NAMES = {"master_keys": "ARKA_MASTER_KEY", "plans": "ARKA_PLANS_FILE", "brain": "ARKA_BRAIN_FILE"}
 
 _NAMES = {
     _OTHER_NAMES.get(field.name, PREFIX + field.name.upper()): field

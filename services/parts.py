@@ -9,6 +9,7 @@ from flask import current_app
 
 from models.quick import Quick
 from services.digest import Digester
+from services.gateway.brain_rules import Rules
 from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
@@ -37,6 +38,7 @@ class Parts:
     providers: dict[str, Provider]
     upstream: Upstream
     post: Post
+    brain: Rules
 
 
 def parts() -> Parts:

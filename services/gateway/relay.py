@@ -13,7 +13,7 @@ from services import provider_keys
 from services.errors import InvalidRequest, PortalError, ProviderFailed
 from services.gateway import faults, sse
 from services.gateway.routing import Route, routes
-from services.gateway.simulator import PROVIDER, Simulation
+from services.gateway.simulator import PROVIDER, simulate
 from services.gateway.upstream import Answer, Unreachable
 from services.json_input import read_object
 from services.metering import Call
@@ -122,7 +122,7 @@ def note_usage(call: Call, usage: Any) -> None:
 
 
 def _simulate(call: Call, request: dict[str, Any]) -> Reply:
-    simulation = Simulation(request, created=int(time.time()))
+    simulation = simulate("chat/completions", request, int(time.time()))
     call.provider = PROVIDER
     call.input_tokens, call.output_tokens = simulation.input_tokens, simulation.output_tokens
     if not call.streamed:
