@@ -99,6 +99,7 @@ class Meter:
             "status": 403,
             "code": "invalid_api_key",
             "streamed": False,
+            "cost_nano_usd": 0,
             "address": attempt.address,
             "client": _text(attempt.client, _CLIENT_LENGTH),
         }
@@ -235,7 +236,18 @@ _COST = Prepared(select(UsageRecord.cost_nano_usd).where(UsageRecord.request_id 
 # One statement for both: it finds the key of an ended secret and adds the row, or finds none and adds nothing.
 _sent = {
     name: bindparam(name, type_=_columns[name].type)
-    for name in ("request_id", "endpoint", "started_at", "ended_at", "status", "code", "streamed", "address", "client")
+    for name in (
+        "request_id",
+        "endpoint",
+        "started_at",
+        "ended_at",
+        "status",
+        "code",
+        "streamed",
+        "cost_nano_usd",
+        "address",
+        "client",
+    )
 }
 _found = {
     "workspace_id": ApiKey.workspace_id,
@@ -249,5 +261,7 @@ _ATTEMPT = Prepared(
         select(*_sent.values(), *_found.values())
         .join(ApiKey, ApiKey.id == KeyFingerprint.api_key_id)
         .where(KeyFingerprint.digest == bindparam("fingerprint", type_=KeyFingerprint.digest.type)),
+        # What is not named gets the database's own default, which needs no parameter.
+        include_defaults=False,
     )
 )
