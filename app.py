@@ -24,6 +24,7 @@ from blueprints import (
     overview,
     providers,
     scopes,
+    usage,
     v1,
     workspace,
 )
@@ -67,7 +68,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     parts.install(app.extensions, make_parts(settings, make_post(settings, app)))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, found, v1):
+    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, usage, found, v1):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from services.gateway import brain_rules
 from services.mail_transport import SmtpServer, read_sender
 from services.master_keys import read_master_keys
-from services.gateway import brain_rules
 from services.plans import PlanTable
 from services.secret import Secret
 

@@ -43,7 +43,7 @@ def put_provider(name: str) -> Response:
     fields = Fields(read_object(read_body()), FIELDS)
     key = fields.text("key", missing="Paste a key first.")
     label = fields.text("label")
-    verify = fields.switch("verify", usually=True)
+    verify = fields.flag("verify") is not False
     fields.refuse_faults()
     assert key is not None
     before = provider_keys.find(workspace, name)

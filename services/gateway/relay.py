@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from services import provider_keys
+from services import provider_keys, spending
 from services.errors import InvalidRequest, PortalError, ProviderFailed
 from services.gateway import faults, sse
 from services.gateway.routing import Route, routes
@@ -135,7 +135,10 @@ def _relay(call: Call, request: dict[str, Any], body: bytes) -> Reply:
     tools = parts()
     connected = provider_keys.connected(call.key.workspace_id)
     route = routes(request["model"], connected, tools.providers)[0]
-    call.provider = route.provider.name
+    spending.hold(
+        call, [(route.provider.name, route.model)], input_tokens=len(body), output_tokens=_most_output(request)
+    )
+    call.provider, call.provider_model = route.provider.name, route.model
     key = provider_keys.unseal(connected[route.provider.name])
     try:
         answer = tools.upstream.send("POST", route.provider.url(CHAT_PATH), key, _body_for(route, request, body))
@@ -147,6 +150,12 @@ def _relay(call: Call, request: dict[str, Any], body: bytes) -> Reply:
         stream = Stream(answer.chunks(), call, answer.close)
         return Reply(200, answer.content_type, stream)
     return _whole(call, route, answer)
+
+
+def _most_output(request: dict[str, Any]) -> int | None:
+    """Return the bound on the answer's tokens that the caller states, None without one."""
+    stated = (request.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    return next((most for most in stated if type(most) is int and most >= 0), None)
 
 
 def _body_for(route: Route, request: dict[str, Any], body: bytes) -> bytes:
