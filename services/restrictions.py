@@ -191,27 +191,28 @@ def _spell_network(text: str) -> str:
 
 
 def _spell_origin(text: str) -> str:
+    """Write an origin as browsers do (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin)."""
     try:
         url = urlsplit(text.lower())
         port = f":{url.port}" if url.port is not None and (url.scheme, url.port) not in _USUAL_PORTS else ""
+        host = _spell_host(url.hostname or "")
     except ValueError:
-        url, port = urlsplit(""), ""
-    host = url.hostname or ""
-    if url.scheme not in ("http", "https") or not _is_host(host) or url.path not in ("", "/"):
-        raise ValueError(f"“{text[:60]}” is not an origin. Write it like https://shop.example")
-    if url.query or url.fragment or url.username is not None or "?" in text or "#" in text:
-        raise ValueError(f"“{text[:60]}” is not an origin. Write it like https://shop.example")
-    return f"{url.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+        raise ValueError(_NO_ORIGIN.format(text[:60])) from None
+    bare = url.path in ("", "/") and url.username is None and "?" not in text and "#" not in text
+    if url.scheme not in ("http", "https") or not bare:
+        raise ValueError(_NO_ORIGIN.format(text[:60]))
+    return f"{url.scheme}://{host}{port}"
 
 
+_NO_ORIGIN = "“{}” is not an origin. Write it like https://shop.example"
 _USUAL_PORTS = {("http", 80), ("https", 443)}
 
 
-def _is_host(host: str) -> bool:
+def _spell_host(host: str) -> str:
+    """Raises ValueError."""
     if ":" in host:
-        try:
-            return isinstance(ipaddress.ip_address(host), ipaddress.IPv6Address)
-        except ValueError:
-            return False
+        return f"[{ipaddress.IPv6Address(host).compressed}]"
     letters = host.replace("-", "").replace(".", "")
-    return 0 < len(host) <= 253 and letters.isascii() and letters.isalnum() and ".." not in host
+    if not (0 < len(host) <= 253 and letters.isascii() and letters.isalnum() and ".." not in host):
+        raise ValueError(host)
+    return host

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import string
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.key_format import ALPHABET, KeyFormat, checksum
+from services.key_format import ALPHABET, CHECKSUM_LENGTH, KeyFormat, checksum
 from services.secret import Secret
 
 FORMAT = KeyFormat("arka")
@@ -42,13 +43,56 @@ def test_the_checksum_is_the_crc_32_of_all_that_precedes_it_in_base_62() -> None
     assert value == zlib.crc32(key[:-6].encode())
 
 
-@given(KINDS, ENVIRONMENTS, st.data())
-def test_every_single_character_change_is_detected(kind: str, environment: str, data: st.DataObject) -> None:
+EVERY_CHARACTER = ALPHABET + "_- \n\0é"
+AN_EXAMPLE_EACH = settings(max_examples=8, deadline=None)
+
+
+def taken(text: str) -> bool:
+    parsed = FORMAT.parse(text)
+    return parsed is not None and parsed.checksum_holds
+
+
+@AN_EXAMPLE_EACH
+@given(KINDS, ENVIRONMENTS)
+def test_every_single_character_change_is_detected(kind: str, environment: str) -> None:
+    """Not some of them: at every place every other character, and every one left out or put in."""
     key = FORMAT.generate(kind, environment).reveal()
-    place = data.draw(st.integers(0, len(key) - 1))
-    other = data.draw(st.sampled_from([character for character in ALPHABET + "_" if character != key[place]]))
-    parsed = FORMAT.parse(key[:place] + other + key[place + 1 :])
-    assert parsed is None or not parsed.checksum_holds
+    assert taken(key)
+    for place in range(len(key) + 1):
+        before, here, after = key[:place], key[place : place + 1], key[place + 1 :]
+        assert not here or not taken(before + after)
+        for other in EVERY_CHARACTER:
+            assert not taken(before + other + here + after)
+            assert other == here or not here or not taken(before + other + after)
+
+
+@AN_EXAMPLE_EACH
+@given(KINDS, ENVIRONMENTS)
+def test_two_characters_that_changed_places_are_detected(kind: str, environment: str) -> None:
+    """A slip of typing. CRC-32 sees every burst of up to 32 bits, so neighbours as well as those with two between."""
+    key = FORMAT.generate(kind, environment).reveal()
+    for first in range(len(key) - CHECKSUM_LENGTH):
+        for second in range(first + 1, min(first + 4, len(key) - CHECKSUM_LENGTH)):
+            swapped = list(key)
+            swapped[first], swapped[second] = key[second], key[first]
+            assert key[first] == key[second] or not taken("".join(swapped))
+
+
+@given(KINDS, ENVIRONMENTS)
+def test_one_kind_or_environment_does_not_pass_for_another(kind: str, environment: str) -> None:
+    key = FORMAT.generate(kind, environment).reveal()
+    others = [key.replace("_sk_", "_pk_"), key.replace("_pk_", "_sk_"), key.replace("_test_", "_")]
+    others.append(re.sub("_(.k)_(?!test)", r"_\1_test_", key))
+    assert not [other for other in others if other != key and taken(other)]
+
+
+@given(st.from_regex(r"arka_(sk|pk|xk)_(test_|live_)?[0-9A-Za-z_-]{24,40}", fullmatch=True))
+def test_what_only_looks_like_a_key_is_none(text: str) -> None:
+    # One in two thousand million has the right checksum by chance.
+    assert not taken(text)
+    parsed = FORMAT.parse(text)
+    shaped = re.fullmatch(r"arka_[sp]k_(?:test_)?[0-9A-Za-z]{32}", text) is not None
+    assert (parsed is not None) == shaped
 
 
 @given(st.text())

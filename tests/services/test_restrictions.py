@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -18,19 +19,36 @@ def read(kind: str = "secret", **values: Any) -> restrictions.Restrictions:
     return restrictions.read(kind, plan_limit=1000, **values)
 
 
+def network_of(address: Any, prefix: int) -> Any:
+    return ipaddress.ip_network((address, prefix), strict=False)
+
+
 NETWORKS = st.one_of(
-    st.builds(lambda a, p: ipaddress.ip_network((a, p), strict=False), st.ip_addresses(v=4), st.integers(0, 32)),
-    st.builds(lambda a, p: ipaddress.ip_network((a, p), strict=False), st.ip_addresses(v=6), st.integers(0, 128)),
+    st.builds(network_of, st.ip_addresses(v=4), st.integers(0, 32)),
+    st.builds(network_of, st.ip_addresses(v=6), st.integers(0, 128)),
 )
 
 
-@given(st.ip_addresses(), st.lists(NETWORKS, max_size=4))
-def test_an_address_is_allowed_as_the_standard_library_says(address: Any, networks: list[Any]) -> None:
+@st.composite
+def addresses_near(draw: st.DrawFn, networks: list[Any]) -> Any:
+    """An address in one of the networks, at its edge, just beyond it, or anywhere."""
+    if not networks or draw(st.booleans()):
+        return draw(st.ip_addresses())
+    network = draw(st.sampled_from(networks))
+    first, last = int(network.network_address), int(network.broadcast_address)
+    number = draw(st.sampled_from([first - 1, first, last, last + 1]) | st.integers(first, last))
+    most = 2**network.max_prefixlen - 1
+    return (ipaddress.IPv4Address, ipaddress.IPv6Address)[network.version == 6](min(max(number, 0), most))
+
+
+@given(st.data(), st.lists(NETWORKS, max_size=4))
+def test_an_address_is_allowed_as_the_standard_library_says(data: st.DataObject, networks: list[Any]) -> None:
+    address = data.draw(addresses_near(networks))
     found = read(networks=[str(network) for network in networks]).networks
-    expected = not networks or any(address in network for network in networks if network.version == address.version)
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is None:
-        assert address_allowed(str(address), found) == expected
+    # An IPv4 address in IPv6 clothes is the IPv4 address, whichever way it is written.
+    bare = getattr(address, "ipv4_mapped", None) or address
+    expected = not networks or any(bare in network for network in networks if network.version == bare.version)
+    assert address_allowed(str(address), found) == expected
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32))
@@ -67,10 +85,43 @@ def test_an_origin_has_one_spelling(entered: str, kept: str) -> None:
     assert origin_allowed(kept, [kept])
 
 
+HOSTS = st.sampled_from(
+    ["shop.example", "a.shop.example", "shop.example.", "localhost", "127.0.0.1", "[::1]", "[2001:db8::1]",
+     "[2001:DB8:0:0::1]", "xn--bcher-kva.example", "shop-2.example"]
+)  # fmt: skip
+PORTS = st.sampled_from(["", ":", ":80", ":443", ":0443", ":3000", ":1", ":65535"])
+ADDRESSES = st.builds(
+    "{}://{}{}{}".format, st.sampled_from(["http", "https"]), HOSTS, PORTS, st.sampled_from(["", "/"])
+)
+
+
+def truth_of(address: str) -> tuple[str, str, int]:
+    """Scheme, host and port as the standard library reads them: two addresses with the same are one origin."""
+    url = urlsplit(address)
+    host = url.hostname or ""
+    host = ipaddress.ip_address(host).compressed if ":" in host else host
+    return url.scheme, host, url.port or {"http": 80, "https": 443}[url.scheme]
+
+
+def as_browsers_write(address: str) -> str:
+    """https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin"""
+    scheme, host, port = truth_of(address)
+    usual = {"http": 80, "https": 443}[scheme] == port
+    return f"{scheme}://" + (f"[{host}]" if ":" in host else host) + ("" if usual else f":{port}")
+
+
+@given(ADDRESSES, ADDRESSES, st.booleans())
+def test_an_origin_is_allowed_as_the_standard_library_says(entered: str, visited: str, loud: bool) -> None:
+    kept = read("publishable", origins=[entered.upper() if loud else entered]).origins
+    assert kept == (as_browsers_write(entered),)
+    assert origin_allowed(as_browsers_write(visited), kept) == (truth_of(entered) == truth_of(visited))
+
+
 @pytest.mark.parametrize(
     "origin",
     ["shop.example", "https://", "https://shop.example/path", "https://a@shop.example", "ftp://shop.example",
-     "https://*.shop.example", "null", "https://shop.example?x", "https://shop..example", "https://shop.example:99999"],
+     "https://*.shop.example", "null", "https://shop.example?x", "https://shop..example", "https://shop.example:99999",
+     "http://[::1", "http://[1:2]", "https://shop.example#x", "https://shop.example?", "https://:443", "https://a b"],
 )  # fmt: skip
 def test_what_is_no_origin_is_named(origin: str) -> None:
     with pytest.raises(InvalidInput) as caught:

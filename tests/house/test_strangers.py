@@ -1,0 +1,323 @@
+"""Another workspace's things: on every route that names a thing they are as absent as what never was.
+
+A new route that takes an argument, and a new query argument, have to be entered here before the tests pass.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
+
+from config import ROOT
+from extensions import db
+from models import UsageRecord
+from models.base import new_id, now
+from services import custom_scopes, keys, provider_keys, rotation
+from services.parts import parts
+from services.secret import Secret
+from tests.neighbours.fake_provider import GOOD_KEY, FakeProvider
+from tests.pages.visitor import Visitor
+from tests.people import Person, bearer
+
+
+@dataclass(frozen=True)
+class Things:
+    """One of each kind of thing that a workspace has, by its id."""
+
+    key: str
+    disabled_key: str
+    rotating_key: str
+    deleted_key: str
+    secret: str
+    key_name: str
+    scope: str
+    scope_name: str
+    provider_key: str
+    refused_call: str
+    attempt: str
+    workspace: str
+    slug: str
+    person: str
+
+
+# What each route that names a thing finds among one's own, with a body it takes: (method, rule) -> (kinds, body).
+# Several arguments have a kind each.
+ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
+    ("GET", "/keys/<key_id>"): ({"key_id": "key"}, {}),
+    ("GET", "/keys/<key_id>/delete"): ({"key_id": "key"}, {}),
+    ("POST", "/keys/<key_id>/delete"): ({"key_id": "rotating_key"}, {}),
+    ("GET", "/keys/<key_id>/deleted"): ({"key_id": "deleted_key"}, {}),
+    ("GET", "/keys/<key_id>/disable"): ({"key_id": "key"}, {}),
+    ("POST", "/keys/<key_id>/disable"): ({"key_id": "key"}, {}),
+    ("GET", "/keys/<key_id>/edit"): ({"key_id": "key"}, {}),
+    ("POST", "/keys/<key_id>/edit"): ({"key_id": "key"}, {"name": "Mine now", "expires": "never"}),
+    ("POST", "/keys/<key_id>/enable"): ({"key_id": "disabled_key"}, {}),
+    ("GET", "/keys/<key_id>/rotate"): ({"key_id": "key"}, {}),
+    ("POST", "/keys/<key_id>/rotate"): ({"key_id": "key"}, {"overlap": "now"}),
+    ("GET", "/keys/<key_id>/rotation"): ({"key_id": "rotating_key"}, {}),
+    ("POST", "/keys/<key_id>/rotation"): ({"key_id": "rotating_key"}, {"overlap": "7d"}),
+    ("POST", "/keys/<key_id>/rotation/finish"): ({"key_id": "rotating_key"}, {}),
+    ("GET", "/keys/scopes/<scope_id>/remove"): ({"scope_id": "scope"}, {}),
+    ("POST", "/keys/scopes/<scope_id>/remove"): ({"scope_id": "scope"}, {}),
+    ("GET", "/v1/keys/<key_id>"): ({"key_id": "key"}, {}),
+    ("PATCH", "/v1/keys/<key_id>"): ({"key_id": "key"}, {"name": "Mine too"}),
+    ("DELETE", "/v1/keys/<key_id>"): ({"key_id": "key"}, {}),
+    ("POST", "/v1/keys/<key_id>/disable"): ({"key_id": "key"}, {}),
+    ("POST", "/v1/keys/<key_id>/enable"): ({"key_id": "disabled_key"}, {}),
+    ("POST", "/v1/keys/<key_id>/rotate"): ({"key_id": "key"}, {"overlap": "now"}),
+}
+# What is named besides the address: (method, path, name) -> the kind it finds among one's own.
+FIELDS: dict[tuple[str, str, str], str] = {
+    ("GET", "/keys/refusals", "request_id"): "refused_call",
+    ("GET", "/v1/keys", "cursor"): "key",
+    ("POST", "/workspaces", "workspace"): "workspace",
+}
+NAME_NO_THING = {
+    "/assets/<version>/<name>": "a file that everybody may read",
+    "/setup/<token>": "a secret of the operator's, tested with the set-up",
+    "/v1/models/<path:model_id>": "a model of the providers",
+}
+WORDS = {"q", "status", "page", "limit", "next", "scope", "email"}
+
+_CHANGING = re.compile(r"req_[0-9a-f]{24}|name=\"csrf_token\"[^>]*")
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """What is asked here is the same for every database."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], provider: FakeProvider) -> dict[str, str]:
+    """A provider to list models of, so that every page and list can be opened."""
+    return environment | {"ARKA_OPENAI_BASE_URL": provider.openai_base_url}
+
+
+class Asker:
+    """Alice, at her browser and with a key that may do everything."""
+
+    def __init__(self, app: Flask, alice: Person) -> None:
+        self.visitor = Visitor(app).sign_in(alice)
+        self.token = self.visitor.token()
+        minted = mint(alice, "Asker")
+        self.key_id, self.headers = minted.key.id, bearer(minted.secret)
+
+    def ask(self, method: str, path: str, body: dict[str, Any], **query: str) -> TestResponse:
+        if path.startswith("/v1/"):
+            sent: dict[str, Any] = {
+                "headers": self.headers,
+                "json": body if method in ("POST", "PATCH", "PUT") else None,
+            }
+        else:
+            sent = {"data": {"csrf_token": self.token, **body} if method == "POST" else None}
+        return self.visitor.one_request(method, path, query_string=query, **sent)
+
+    def ask_for(self, field: tuple[str, str, str], thing: str) -> TestResponse:
+        """Ask with a thing named in a field."""
+        method, path, name = field
+        if name == "cursor":
+            thing = base64.urlsafe_b64encode(thing.encode()).decode().rstrip("=")
+        if method == "POST":
+            return self.ask(method, path, {name: thing})
+        return self.ask(method, path, {}, **{name: thing})
+
+
+@pytest.fixture
+def asker(app: Flask, alice: Person) -> Asker:
+    return Asker(app, alice)
+
+
+def mint(owner: Person, name: str, **more: Any) -> keys.Minted:
+    settings = {"kind": "secret", "environment": "live", "preset": "full", **more}
+    return keys.mint(owner.workspace, actor=owner.actor, name=name, **settings)
+
+
+def make_things(app: Flask, owner: Person) -> Things:
+    """Fill a workspace. May be done again and again."""
+    workspace, actor, client, mark = owner.workspace, owner.actor, app.test_client(), new_id("x")[-8:].lower()
+    key = mint(owner, f"Server {mark}", scopes=["usage:read"], preset=None)
+    others = {kind: mint(owner, f"{kind} {mark}") for kind in ("disabled_key", "rotating_key", "deleted_key")}
+    keys.disable(workspace, others["disabled_key"].key.id, actor=actor)
+    rotation.rotate(workspace, others["rotating_key"].key.id, actor=actor, until=now() + timedelta(hours=9))
+    keys.delete(workspace, others["deleted_key"].key.id, actor=actor)
+    scope = custom_scopes.define(workspace, f"tasks:x{mark}", "Change tasks", actor=actor)
+    provider_key = provider_keys.save(workspace, "openai", Secret(GOOD_KEY), actor=actor, check=False)
+    calls = [
+        client.get("/v1/models", headers=bearer(secret)).headers["X-Request-Id"]
+        for secret in (key.secret, others["deleted_key"].secret)
+    ]
+    return Things(
+        key=key.key.id,
+        **{kind: minted.key.id for kind, minted in others.items()},
+        secret=key.key.secrets[0].id,
+        key_name=key.key.name,
+        scope=scope.id,
+        scope_name=scope.name,
+        provider_key=provider_key.id,
+        refused_call=calls[0],
+        attempt=calls[1],
+        workspace=owner.workspace_id,
+        slug=owner.slug,
+        person=owner.user_id,
+    )
+
+
+def ids_of(things: Things) -> dict[str, str]:
+    return {field.name: getattr(things, field.name) for field in fields(things)}
+
+
+def nobodys(thing: str) -> str:
+    """An id of the same form that nothing has."""
+    prefix, _, rest = thing.partition("_")
+    return f"{prefix}_{'0' * len(rest)}" if rest else "0" * len(thing)
+
+
+def naming_routes(app: Flask) -> Iterator[tuple[str, Rule]]:
+    """Every route that takes an argument which may name a thing, with each of its methods."""
+    for rule in app.url_map.iter_rules():
+        if rule.arguments and rule.rule not in NAME_NO_THING:
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield method, rule
+
+
+def path_of(rule: Rule, arguments: dict[str, str]) -> str:
+    return re.sub(r"<(?:[^:<>]+:)?(\w+)>", lambda match: arguments[match[1]], rule.rule)
+
+
+def said(response: TestResponse, *things: str) -> tuple[int, str]:
+    """What an answer says, without what is new in each and without the id that was asked for."""
+    body = _CHANGING.sub("", response.get_data(as_text=True))
+    for thing in things:
+        body = body.replace(thing, "...")
+    return response.status_code, body
+
+
+def dump() -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    return {
+        name: sorted((tuple(row) for row in db.session.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
+        for name in db.metadata.tables
+    }
+
+
+Asked = tuple[tuple[str, ...], str, TestResponse, TestResponse]
+
+
+def asked_by_address(app: Flask, asker: Asker, own: Things, foreign: Things) -> Iterator[Asked]:
+    """Put each foreign thing into each argument of each route; yield the answer, and that for nobody's thing."""
+    for method, rule in naming_routes(app):
+        kinds, body = ROUTES[method, rule.rule]
+        right = {name: getattr(own, kind) for name, kind in kinds.items()}
+        for name in kinds:
+            for kind, thing in ids_of(foreign).items():
+                path, none = (path_of(rule, {**right, name: given}) for given in (thing, nobodys(thing)))
+                for asked in (method, "HEAD") if method == "GET" else (method,):
+                    answers = asker.ask(asked, path, body), asker.ask(asked, none, body)
+                    assert answers[1].status_code == 404, (asked, none)
+                    yield (asked, rule.rule, name, kind), thing, *answers
+
+
+def asked_by_field(asker: Asker, foreign: Things) -> Iterator[Asked]:
+    for field in FIELDS:
+        for kind, thing in ids_of(foreign).items():
+            yield (*field, kind), thing, asker.ask_for(field, thing), asker.ask_for(field, nobodys(thing))
+
+
+def test_every_route_that_names_a_thing_is_known_here(app: Flask) -> None:
+    found = {(method, rule.rule): set(rule.arguments) for method, rule in naming_routes(app)}
+    known = {route: set(kinds) for route, (kinds, _) in ROUTES.items()}
+    assert found == known, "enter the route in ROUTES, or say in NAME_NO_THING why its argument names no thing"
+    assert all(kind in Things.__dataclass_fields__ for kinds, _ in ROUTES.values() for kind in kinds.values())
+
+
+def test_every_argument_of_a_query_is_known_here() -> None:
+    read = {
+        name
+        for path in ROOT.glob("blueprints/**/*.py")
+        for name in re.findall(r"request\.(?:args|form|values)(?:\.get(?:list)?\(|\[)\"(\w+)\"", path.read_text())
+    }
+    assert read == WORDS | {name for _, _, name in FIELDS}, "enter it in FIELDS if it names a thing, else in WORDS"
+
+
+def test_a_strangers_things_are_as_absent_as_what_never_was(
+    app: Flask, asker: Asker, alice: Person, charlie: Person
+) -> None:
+    own, foreign = make_things(app, alice), make_things(app, charlie)
+    assert set(ids_of(own).values()).isdisjoint(ids_of(foreign).values())
+    before = dump()
+    wrong = [
+        (*asked, answer.status_code, expected.status_code)
+        for asked, thing, answer, expected in [
+            *asked_by_address(app, asker, own, foreign),
+            *asked_by_field(asker, foreign),
+        ]
+        if expected.status_code not in (400, 404) or said(answer, thing) != said(expected, nobodys(thing))
+    ]
+    assert wrong == []
+    after = dump()
+    kept = {row for row in after["usage_record"] if asker.key_id not in row}
+    assert kept == set(before.pop("usage_record"))
+    del after["usage_record"]
+    assert after == before
+
+
+def test_ones_own_things_are_found_by_the_same_requests(app: Flask, asker: Asker, alice: Person) -> None:
+    """Or the test above would prove nothing."""
+    wrong = []
+    for method, rule in naming_routes(app):
+        kinds, body = ROUTES[method, rule.rule]
+        own = make_things(app, alice)
+        path = path_of(rule, {name: getattr(own, kind) for name, kind in kinds.items()})
+        status = asker.ask(method, path, body).status_code
+        if status >= 400:
+            wrong.append((method, rule.rule, status))
+    for field, kind in FIELDS.items():
+        status = asker.ask_for(field, getattr(make_things(app, alice), kind)).status_code
+        if status >= 400:
+            wrong.append((*field, status))
+    assert wrong == []
+
+
+def test_no_list_shows_a_strangers_things(app: Flask, asker: Asker, alice: Person, charlie: Person) -> None:
+    own, foreign = make_things(app, alice), make_things(app, charlie)
+    shown = ""
+    for rule in app.url_map.iter_rules():
+        if not rule.arguments and "GET" in (rule.methods or set()):
+            shown += asker.ask("GET", rule.rule, {}).get_data(as_text=True)
+    assert own.key in shown
+    assert own.key_name in shown
+    for kind, thing in ids_of(foreign).items():
+        assert thing not in shown, kind
+    assert charlie.email not in shown
+
+
+def test_a_question_about_a_strangers_key_tells_and_changes_nothing(app: Flask, asker: Asker, charlie: Person) -> None:
+    living, deleted, unknown = mint(charlie, "living"), mint(charlie, "deleted"), unknown_key()
+    keys.delete(charlie.workspace, deleted.key.id, actor=charlie.actor)
+    before = dump()
+    answers = [
+        said(asker.ask("POST", "/v1/keys/verify", {"key": key}))
+        for key in (living.secret.reveal(), deleted.secret.reveal(), unknown)
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert '"valid":false' in answers[0][1]
+    after = dump()
+    assert {row for row in after.pop("usage_record") if asker.key_id not in row} == set(before.pop("usage_record"))
+    assert after == before
+    assert db.session.query(UsageRecord).filter_by(workspace_id=charlie.workspace_id).count() == 0
+
+
+def unknown_key() -> str:
+    return parts().key_format.generate("secret", "live").reveal()
