@@ -202,5 +202,7 @@ _ATTEMPT = Prepared(
         select(*_sent.values(), *_found.values())
         .join(ApiKey, ApiKey.id == KeyFingerprint.api_key_id)
         .where(KeyFingerprint.digest == bindparam("fingerprint", type_=KeyFingerprint.digest.type)),
+        # A default of the model would become a value that nobody gives; the database has its own.
+        include_defaults=False,
     )
 )
