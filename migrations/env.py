@@ -1,4 +1,4 @@
-"""How Alembic runs for the portal: on the app's own engine, each upgrade as one transaction."""
+"""How Alembic runs for the portal: each upgrade as one transaction, on the app's own engine or a given connection."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from flask import current_app
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from extensions import db
 from models.base import UTCDateTime, Words
+
+# Any number, as long as nobody else uses it in the portal's database.
+_LOCK = 4_127_380_915
 
 
 def render_item(kind: str, item: Any, _autogen_context: AutogenContext) -> str | Literal[False]:
@@ -23,6 +26,12 @@ def render_item(kind: str, item: Any, _autogen_context: AutogenContext) -> str |
 
 
 def run(connection: Connection) -> None:
+    """Upgrade. Of several that begin at once one does it, and the others then find it done.
+
+    On SQLite the transaction takes the write lock at its beginning; PostgreSQL needs a lock of our own.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
     context.configure(
         connection=connection,
         target_metadata=db.metadata,
@@ -36,10 +45,19 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-with current_app.app_context(), db.engine.connect() as connection:
-    # SQLite checks foreign keys while a table is being rebuilt, unless told not to before the transaction.
-    if connection.dialect.name == "sqlite":
-        connection.connection.execute("PRAGMA foreign_keys=OFF")
-    connection = connection.execution_options(begin_immediate=True)
-    run(connection)
-    connection.commit()
+def run_on_own_engine() -> None:
+    with current_app.app_context(), db.engine.connect() as connection:
+        # SQLite checks foreign keys while a table is being rebuilt, unless told not to before the transaction.
+        if connection.dialect.name == "sqlite":
+            connection.connection.execute("PRAGMA foreign_keys=OFF")
+        connection = connection.execution_options(begin_immediate=True)
+        run(connection)
+        connection.commit()
+
+
+given = context.config.attributes.get("connection")
+if given is None:
+    run_on_own_engine()
+else:
+    # Whoever gives a connection commits, too.
+    run(given)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 
 BUSY_TIMEOUT_SECONDS = 10
+_PAUSE_SECONDS = 0.005
 
 
 @event.listens_for(Engine, "connect")
@@ -19,11 +21,24 @@ def _set_up(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}")
-    cursor.execute("PRAGMA journal_mode=WAL")
+    _switch_to_write_ahead_log(cursor)
     # In WAL mode NORMAL survives a killed process; only a power cut can cost the last commits.
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _switch_to_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    """Wait while another process does the same: SQLite itself does not, when several open a new file at once."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(_PAUSE_SECONDS)
 
 
 @event.listens_for(Engine, "begin")
