@@ -64,6 +64,13 @@ def refusal(provider: Provider, status: int, retry_after: str | None, content: b
     return ProviderFailed(said, headers={} if status >= 500 else _NO_RETRY)
 
 
+def broken_stream(error: dict[str, Any]) -> ProviderFailed:
+    """The provider told of a failure in the middle of a stream."""
+    words = str(error.get("message") or "").split()
+    said = f"The provider said: {' '.join(words)[:_LONGEST_WORDS]}" if words else None
+    return ProviderFailed(said or "The provider failed in the middle of its answer.")
+
+
 def as_event(failure: PortalError, request_id: str) -> dict[str, Any]:
     """Return the ``error`` object that ends a broken stream."""
     return {

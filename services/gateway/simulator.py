@@ -27,6 +27,13 @@ _QUOTED_CHARACTERS = 200
 _CHARACTERS_PER_TOKEN = 4
 
 
+def simulate(endpoint: str, request: dict[str, Any], created: int) -> Simulation:
+    """Answer a request. Raises InvalidRequest for an endpoint that is not simulated."""
+    if endpoint != "chat/completions":
+        raise InvalidRequest(f"Test keys cannot call {endpoint} yet.")
+    return Simulation(request, created)
+
+
 class Simulation:
     """The answer to one chat request. Raises InvalidRequest when the request makes no sense."""
 
