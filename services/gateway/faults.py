@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.errors import PortalError, ProviderFailed
-from services.gateway.provider_answers import NO_CREDIT, error_in, state_seen, words_of
+from services.gateway.provider_answers import LONGEST_WORDS, NO_CREDIT, error_in, state_seen, words_of
 from services.gateway.providers import Provider
 from services.secret import Secret
 
@@ -63,7 +63,7 @@ def refusal(provider: Provider, status: int, retry_after: str | None, content: b
 def broken_stream(error: dict[str, Any]) -> ProviderFailed:
     """The provider told of a failure in the middle of a stream."""
     words = str(error.get("message") or "").split()
-    said = f"The provider said: {' '.join(words)[:_LONGEST_WORDS]}" if words else None
+    said = f"The provider said: {' '.join(words)[:LONGEST_WORDS]}" if words else None
     return ProviderFailed(said or "The provider failed in the middle of its answer.")
 
 
