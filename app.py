@@ -12,7 +12,21 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import commands
 import config
 import models  # noqa: F401 - makes the tables known
-from blueprints import account, assets, errors, health, home, hooks, keys, overview, providers, scopes, v1, workspace
+from blueprints import (
+    account,
+    assets,
+    brain,
+    errors,
+    health,
+    home,
+    hooks,
+    keys,
+    overview,
+    providers,
+    scopes,
+    v1,
+    workspace,
+)
 from blueprints.template_tools import init_templates
 from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
@@ -51,7 +65,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     parts.install(app.extensions, make_parts(settings))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, v1):
+    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, brain, v1):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app
@@ -121,6 +135,7 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         upstream=Upstream(
             connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
         ),
+        brain=settings.brain,
         breakers=Breakers(
             failures=settings.breaker_failures,
             pause_seconds=settings.breaker_seconds,

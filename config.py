@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
 from services.plans import PlanTable
@@ -75,6 +76,10 @@ def _path(value: str) -> Path:
 
 def _plans(value: str) -> PlanTable:
     return PlanTable.read(_path(value))
+
+
+def _brain(value: str) -> brain_rules.Rules:
+    return brain_rules.read(_path(value))
 
 
 def _declared_providers(value: str) -> tuple[Provider, ...]:
@@ -250,6 +255,7 @@ class Settings:
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
     sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
     plans: PlanTable = _setting(_plans, "services/plans.toml", "File with the table of plans.")
+    brain: brain_rules.Rules = _setting(_brain, "services/gateway/brain.toml", "File with the rules of ARKAbrain.")
     demo: bool = _setting(
         _switch, "1", "1: the first start of an empty instance makes a demo workspace with a test key."
     )
@@ -261,6 +267,7 @@ class Settings:
 
 # Where the field holds something other than the text that the setting gives.
 _OTHER_NAMES = {
+    "brain": "ARKA_BRAIN_FILE",
     "declared_providers": "ARKA_PROVIDERS_FILE",
     "master_keys": "ARKA_MASTER_KEY",
     "plans": "ARKA_PLANS_FILE",

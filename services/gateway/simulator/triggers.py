@@ -73,21 +73,16 @@ def _failure(name: str, number: float | None, created: int) -> PortalError | Non
     if name == "429:until":
         # Counts down to a moment, from which on the same request is answered.
         left = int(number or 0) - created
-        return _rate_limited(left, created) if left > 0 else None
+        return RateLimited(left) if left > 0 else None
     seconds = _RETRY_SECONDS if number is None else min(max(1, int(number)), _MOST_RETRY_SECONDS)
     if name == "429":
-        return _rate_limited(seconds, created)
+        return RateLimited(seconds)
     if name == "503":
         return ServiceUnavailable(retry_after=seconds) if number is not None else ServiceUnavailable()
     if name == "provider-429":
         said = "The simulated provider said: Rate limit reached."
         return ProviderFailed(said, status=429, code="provider_rate_limited", retry_after=seconds)
     return _FAILURES[name]()
-
-
-def _rate_limited(seconds: int, created: int) -> RateLimited:
-    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(created + seconds)}
-    return RateLimited(seconds, headers=headers)
 
 
 def _authentication_required() -> PortalError:
