@@ -191,11 +191,16 @@ def delete(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
     """End a key at once and for ever: its digests are erased, the record stays for the log. Raises NotFound."""
     with transaction() as session:
         key = locked(workspace, key_id)
-        key.deleted_at = now()
-        key.secrets.clear()
+        erase(key)
         session.flush()
         audit.record(workspace.id, actor, "key:delete", object_id=key.id, object_name=key.name)
     return key
+
+
+def erase(key: ApiKey) -> None:
+    """Take a key's secrets away for ever, as part of an act."""
+    key.deleted_at = now()
+    key.secrets.clear()
 
 
 def locked(workspace: Workspace, key_id: str) -> ApiKey:

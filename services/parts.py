@@ -12,6 +12,7 @@ from services.digest import Digester
 from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
+from services.mail_transport import Post
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
 from services.vault import Vault
@@ -35,6 +36,7 @@ class Parts:
     auth_failures_per_minute: int
     providers: dict[str, Provider]
     upstream: Upstream
+    post: Post
 
 
 def parts() -> Parts:
