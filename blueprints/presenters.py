@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from models import ApiKey, ApiKeySecret, ProviderKey, Workspace
 from models.base import now
 from services import custom_scopes, keys, provider_keys, rotation
+from services.money import as_usd
 from services.parts import parts
 from services.permissions import PRESETS, SCOPE_MEANINGS, Role, Scope, may_manage_key
 from services.rotation import SecretUse
@@ -93,7 +94,16 @@ class KeyView:
     def restricted(self) -> bool:
         key = self.key
         lists = (key.allowed_models, key.allowed_networks, key.allowed_origins)
-        return any(lists) or key.requests_per_minute is not None
+        return any(lists) or key.requests_per_minute is not None or bool(self.spending_limits)
+
+    @property
+    def spending_limits(self) -> list[tuple[str, str]]:
+        """The key's spending limits in words, each with its amount in dollars."""
+        limits = (
+            ("Spending per month", self.key.monthly_limit_nano_usd),
+            ("Spending per day", self.key.daily_limit_nano_usd),
+        )
+        return [(title, f"${as_usd(nano_usd)}") for title, nano_usd in limits if nano_usd is not None]
 
     @property
     def kind_title(self) -> str:
