@@ -40,6 +40,7 @@ from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Folder, Post, Relay
+from services.master_keys import MasterKeyFile
 from services.rate_limits import RateLimits, storage_from_uri
 from services.vault import Vault
 
@@ -134,7 +135,9 @@ def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
         fingerprint_digests=Digester(settings.secret_key, "ended api key"),
         session_digests=Digester(settings.secret_key, "login session"),
         setup_digests=Digester(settings.secret_key, "set-up link"),
-        vault=Vault(settings.master_keys),
+        vault=Vault(
+            settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
+        ),
         plans=settings.plans,
         limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
         auth_failures_per_minute=settings.auth_failures_per_minute,

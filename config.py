@@ -5,8 +5,6 @@ Read once by ``app.py``, checked as a whole, then frozen. ``docs/settings.md`` i
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 import difflib
 import os
@@ -25,6 +23,7 @@ from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
 from services.mail_transport import SmtpServer, read_sender
+from services.master_keys import read_master_keys
 from services.plans import PlanTable
 from services.secret import Secret
 
@@ -143,28 +142,6 @@ def _signing_key(value: str) -> Secret:
     return Secret(value)
 
 
-def _master_keys(value: str) -> tuple[bytes, ...]:
-    return tuple(_master_key(part) for part in re.split(r"[\s,]+", value.strip()))
-
-
-def _master_key(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else _base64(text)
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != 32 or len(set(key)) < 8:
-        raise ValueError(
-            "must be 32 random bytes in hexadecimal or base 64 (several, separated by commas: the first "
-            "one seals), for example what "
-            "`python3 -c 'import secrets; print(secrets.token_hex(32))'` prints"
-        )
-    return key
-
-
-def _base64(text: str) -> bytes:
-    return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
-
-
 # ---- the table
 
 
@@ -207,7 +184,7 @@ class Settings:
         secret=True,
     )
     master_keys: tuple[bytes, ...] = _setting(
-        _master_keys,
+        read_master_keys,
         None,
         "Vault key that seals provider keys; several, the new one first, while it is being changed.",
         shown="made once, in master_key of the instance folder",
@@ -274,6 +251,8 @@ class Settings:
     )
     log_format: str = _setting(_log_format, "json", "Form of the log on standard error: json or text.")
 
+    # Where the master keys come from when they are no setting.
+    master_key_file: Path | None = None
     # Names that begin with ARKA_ and mean nothing, each with the nearest one that does.
     unknown: tuple[str, ...] = ()
 
@@ -350,7 +329,8 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         if values["secret_key"] is None:
             values["secret_key"] = _signing_key(_kept(instance / "secret_key"))
         if values["master_keys"] is None:
-            values["master_keys"] = _master_keys(_kept(instance / "master_key"))
+            values["master_key_file"] = instance / "master_key"
+            values["master_keys"] = read_master_keys(_kept(values["master_key_file"]))
     except OSError as error:
         raise ConfigurationError(f"ARKA_INSTANCE_PATH: {instance} cannot be used: {error.strerror}.") from None
     except ValueError as error:
