@@ -15,6 +15,7 @@ import models  # noqa: F401 - makes the tables known
 from blueprints import (
     account,
     assets,
+    brain,
     errors,
     found,
     health,
@@ -34,6 +35,7 @@ from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
 from services import logs, parts
 from services.digest import Digester
+from services.gateway.breaker import Breakers
 from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
@@ -68,7 +70,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     parts.install(app.extensions, make_parts(settings, make_post(settings, app)))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, usage, found, v1):
+    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, usage, brain, found, v1):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app
@@ -140,11 +142,20 @@ def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
         limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
         auth_failures_per_minute=settings.auth_failures_per_minute,
         providers=provider_table(
-            openai_base_url=settings.openai_base_url, openrouter_base_url=settings.openrouter_base_url
+            openai_base_url=settings.openai_base_url,
+            openrouter_base_url=settings.openrouter_base_url,
+            declared=settings.declared_providers or (),
         ),
         upstream=Upstream(
             connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
         ),
-        post=post,
         brain=settings.brain,
+        breakers=Breakers(
+            failures=settings.breaker_failures,
+            pause_seconds=settings.breaker_seconds,
+            trial_seconds=settings.breaker_seconds,
+        ),
+        provider_retries=settings.provider_retries,
+        provider_total_seconds=settings.provider_total_seconds,
+        post=post,
     )

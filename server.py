@@ -7,12 +7,12 @@ again never shares the port with an old one.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing.util import Finalize
 
 from flask import Flask
 from granian import Granian
@@ -65,8 +65,9 @@ def application() -> Flask:
         end_with(main_process.pid, signal.SIGKILL)
     app = create_app()
     background = Background(app, TASKS)
-    atexit.register(background.stop)
     background.start()
+    # When the last request is answered. A process of multiprocessing ends without what atexit knows.
+    Finalize(None, background.stop, exitpriority=0)
     return app
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, case, func, select, update
 
 from extensions import db
-from models import ProviderKey, Workspace
+from models import ProviderKey, UsageRecord, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
 from models.quick import DatabaseUnavailable, Prepared
 from services import audit, idempotency, provider_check, sealing
@@ -39,6 +39,7 @@ __all__ = [
     "INVALID",
     "LABEL_LENGTH",
     "NO_CREDIT",
+    "NO_SPEND",
     "RATE_LIMITED",
     "RESTRICTED",
     "UNREACHABLE",
@@ -47,6 +48,7 @@ __all__ = [
     "ProviderKeyRefused",
     "ProviderUnreachable",
     "Sealed",
+    "Spend",
     "check_saved",
     "connected",
     "delete",
@@ -59,6 +61,7 @@ __all__ = [
     "of_workspace",
     "place_of",
     "save",
+    "spend_this_month",
     "title_of",
     "unseal",
 ]
@@ -78,6 +81,17 @@ class Sealed:
     row_id: str
     state: str
     workspace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What calls cost, in nano-dollars, beside the calls whose cost is not known."""
+
+    nano_usd: int
+    unknown: int
+
+
+NO_SPEND = Spend(0, 0)
 
 
 class ProviderKeyRefused(InvalidInput):
@@ -195,6 +209,23 @@ def of_workspace(workspace: Workspace) -> list[ProviderKey]:
     """The workspace's provider keys, by provider."""
     query = select(ProviderKey).where(ProviderKey.workspace_id == workspace.id)
     return list(db.session.scalars(query.order_by(ProviderKey.provider)))
+
+
+def spend_this_month(workspace: Workspace) -> dict[str, Spend]:
+    """Return what answered calls have cost since the UTC month began, by provider."""
+    month = now().replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    answered = (UsageRecord.status < 400) & UsageRecord.ended_at.is_not(None)
+    unknown = case((answered & UsageRecord.cost_nano_usd.is_(None), 1), else_=0)
+    query = (
+        select(UsageRecord.provider, func.sum(func.coalesce(UsageRecord.cost_nano_usd, 0)), func.sum(unknown))
+        .where(
+            UsageRecord.workspace_id == workspace.id,
+            UsageRecord.started_at >= month,
+            UsageRecord.provider.is_not(None),
+        )
+        .group_by(UsageRecord.provider)
+    )
+    return {name: Spend(int(cost), int(calls)) for name, cost, calls in db.session.execute(query)}
 
 
 def find(workspace: Workspace, provider_name: str) -> ProviderKey | None:

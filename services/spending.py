@@ -393,8 +393,8 @@ def _spent(act: Act | Quick, workspace_id: str, limit: Limit) -> int:
     values = {"workspace_id": workspace_id, "began": limit.began, "ends": limit.resets_at}
     statement = _SUM_OF_KEY if limit.whose == "key" else _SUM
     found = act.one(statement, values | ({"key": limit.owner_id} if limit.whose == "key" else {}))
-    # PostgreSQL adds up in decimals.
-    return int(found[0]) if found else 0
+    # No rows add up to None, and PostgreSQL adds up in decimals.
+    return int((found and found[0]) or 0)
 
 
 def _held(act: Act | Quick, workspace_id: str, limit: Limit) -> int:
@@ -454,7 +454,7 @@ _HOLDS = Prepared(
 )
 
 _in_time = bindparam("began", type_=UsageRecord.started_at.type), bindparam("ends", type_=UsageRecord.started_at.type)
-_sum = select(func.coalesce(func.sum(UsageRecord.cost_nano_usd), 0)).where(
+_sum = select(func.sum(UsageRecord.cost_nano_usd)).where(
     UsageRecord.workspace_id == bindparam("workspace_id"),
     UsageRecord.started_at >= _in_time[0],
     UsageRecord.started_at < _in_time[1],

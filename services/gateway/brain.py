@@ -7,6 +7,7 @@ is taken that is connected and can do what the request needs. Nothing here is ra
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +114,8 @@ def decide(
     prompt = prompts.read(endpoint, request)
     judgement = judge(rules, prompt, request, endpoint)
     task = rules.tasks[judgement.task]
-    candidates = _candidates(task.models, prompt, request, endpoint, connected)
+    models = [model for model in task.models if endpoint in model.endpoints]
+    candidates = _candidates(models, prompt, request, connected)
     usable = _usable(candidates)
     if not usable:
         raise _nothing_fits(rules, candidates, connected, titles)
@@ -187,7 +189,7 @@ def _excerpt(text: str) -> str:
 
 
 def _candidates(
-    models: Iterable[Model], prompt: Prompt, request: dict[str, Any], endpoint: str, connected: Collection[str]
+    models: Iterable[Model], prompt: Prompt, request: dict[str, Any], connected: Collection[str]
 ) -> list[Candidate]:
     tokens = prompt.characters // _CHARACTERS_PER_TOKEN + prompt.tokens
     return [
@@ -195,7 +197,7 @@ def _candidates(
             model,
             _NOT_CONNECTED
             if model.provider not in connected
-            else _unfit(model, prompt, request, endpoint) or (_TOO_SHORT if model.context_tokens < tokens else None),
+            else _unfit(model, prompt, request) or (_TOO_SHORT if model.context_tokens < tokens else None),
         )
         for model in models
     ]
@@ -208,9 +210,7 @@ def _usable(candidates: Iterable[Candidate]) -> list[Model]:
     return usable or sorted(short, key=lambda model: -model.context_tokens)
 
 
-def _unfit(model: Model, prompt: Prompt, request: dict[str, Any], endpoint: str) -> str | None:
-    if endpoint not in model.endpoints:
-        return f"does not answer {endpoint}"
+def _unfit(model: Model, prompt: Prompt, request: dict[str, Any]) -> str | None:
     if prompt.has_images and "images" not in model.can:
         return "cannot see images"
     if prompt.has_tools and "tools" not in model.can:
@@ -239,6 +239,6 @@ def _reason(judgement: Judgement, model: Model, candidates: Iterable[Candidate])
         seen = f"mentions {seen}"
     if task == EMBEDDINGS:
         seen = "the endpoint is for them"
-    passed = [one for one in candidates if one.why_not not in (None, _NOT_CONNECTED)]
-    fits = " that fits the request" if passed else ""
+    before = itertools.takewhile(lambda one: one.model != model, candidates)
+    fits = " that fits the request" if any(one.why_not not in (None, _NOT_CONNECTED) for one in before) else ""
     return f"{task}: {seen}; {model.name} is the first connected model for {task}{fits}"[:_LONGEST_REASON]

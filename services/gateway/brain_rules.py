@@ -139,7 +139,7 @@ class _Table:
 
     def tables(self, name: str) -> dict[str, _Table]:
         found = self.take(name, dict)
-        return {inner: _Table(content, self.named(inner)) for inner, content in found.items()}
+        return {inner: _Table(content, f"{self.named(name)}.{inner}") for inner, content in found.items()}
 
     def end(self) -> None:
         for name in self._left:

@@ -1,27 +1,25 @@
-"""A chat call from the caller's bytes to the answer's bytes: simulated for a test key, relayed for a live one."""
+"""A call from the caller's bytes to the answer's bytes: simulated for a test key, relayed for a live one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from services import provider_keys, spending
-from services.errors import InvalidRequest, PortalError, ProviderFailed
-from services.gateway import faults, sse
-from services.gateway.routing import Route, routes
+from services.errors import InvalidRequest
+from services.gateway import attempts, brain, estimate, sse
+from services.gateway.attempts import Begun, Question
+from services.gateway.endpoints import Endpoint, Seen
+from services.gateway.routing import Route, routes, usable
 from services.gateway.simulator import PROVIDER, simulate
-from services.gateway.upstream import Answer, Unreachable
+from services.gateway.stream import Stream
 from services.json_input import read_object
 from services.metering import Call
 from services.parts import parts
-from services.secret import Secret
-
-CHAT_PATH = "/chat/completions"
-_MOST_TOKENS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,160 +29,104 @@ class Reply:
     status: int
     content_type: str
     body: bytes | Stream
+    # Those of the provider that may be passed on.
+    headers: dict[str, str] = field(default_factory=dict)
 
 
-class Stream:
-    """The bytes of a streamed answer. Knows no request: it works with what it was given.
+def answer(call: Call, endpoint: Endpoint, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+    """Answer a request of one of the ENDPOINTS; ``headers`` go to the provider as they are.
 
-    A failure after the first byte becomes a last event with an ``error`` object, never a normal end. However it ends,
-    also when the caller hangs up, ``close`` runs once and ``settle`` is told the error's code or None.
+    Raises InvalidRequest, ProviderFailed, and what spending limits and the simulator raise.
     """
-
-    def __init__(self, chunks: Iterator[bytes], call: Call, close_source: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._call = call
-        self._close_source = close_source
-        self._reader = sse.StreamReader()
-        self._over = False
-        self._settled = False
-        self.settle: Callable[[str | None], None] = lambda code: None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._over:
-            raise StopIteration
-        try:
-            while not (ready := self._reader.feed(next(self._chunks))):
-                pass
-        except StopIteration:
-            return self._last(None if self._reader.finished else _cut_off())
-        except Unreachable as error:
-            return self._last(_cut_off(error.reason))
-        if self._reader.finished:
-            # The caller may stop reading at [DONE], so the row has to be complete before it goes out.
-            unsettled = self._settle_once(None)
-            if unsettled is not None:
-                return self._last(unsettled)
-        return ready
-
-    def _last(self, failure: PortalError | None) -> bytes:
-        """End the stream: settle first, so that the row is there when the caller sees the end."""
-        self._over = True
-        self._close_source()
-        failure = self._settle_once(failure.code if failure else None) or failure
-        if failure is None:
-            raise StopIteration
-        # The empty line ends an event that the provider began.
-        return b"\n" + sse.event({"error": faults.as_event(failure, self._call.request_id)})
-
-    def close(self) -> None:
-        """Give back the provider's connection and settle the usage row."""
-        if self._over:
-            return
-        self._over = True
-        self._close_source()
-        self._settle_once("caller_hung_up")
-
-    def _settle_once(self, code: str | None) -> PortalError | None:
-        """Complete the usage row; return what kept it from being completed, and then it can be tried again."""
-        if self._settled:
-            return None
-        note_usage(self._call, self._reader.usage)
-        try:
-            self.settle(code)
-        except PortalError as error:
-            return error
-        self._settled = True
-        return None
-
-
-def complete_chat(call: Call, body: bytes) -> Reply:
-    """Answer a chat request. Raises InvalidRequest or ProviderFailed."""
     request = read_object(body)
     model = request.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("You must provide a 'model' parameter.", param="model")
+    for name, reason in endpoint.not_offered.items():
+        if request.get(name) is True:
+            raise InvalidRequest(reason, param=name)
     call.model = model
-    call.streamed = request.get("stream") is True
+    call.streamed = endpoint.note is not None and request.get("stream") is True
     if call.key.environment == "test":
-        return _simulate(call, request)
-    return _relay(call, request, body)
+        return _simulate(call, endpoint, request)
+    return _relay(call, endpoint, request, body, headers or {})
 
 
-def note_usage(call: Call, usage: Any) -> None:
-    """Take over the token counts a provider told, as far as they are counts."""
-    if not isinstance(usage, dict):
-        return
-    call.input_tokens = _count(usage.get("prompt_tokens", usage.get("input_tokens")), call.input_tokens)
-    call.output_tokens = _count(usage.get("completion_tokens", usage.get("output_tokens")), call.output_tokens)
-
-
-def _simulate(call: Call, request: dict[str, Any]) -> Reply:
-    simulation = simulate("chat/completions", request, int(time.time()))
+def _simulate(call: Call, endpoint: Endpoint, request: dict[str, Any]) -> Reply:
     call.provider = PROVIDER
+    if brain.is_alias(request["model"]):
+        _choose(call, endpoint, request, brain.known_providers())
+        request = request | {"model": call.model}
+    simulation = simulate(endpoint.name, request, int(time.time()))
     call.input_tokens, call.output_tokens = simulation.input_tokens, simulation.output_tokens
     if not call.streamed:
         return Reply(200, "application/json", orjson.dumps(simulation.complete()))
-    stream = Stream(simulation.stream(), call, lambda: None)
+    reader = sse.StreamReader(endpoint)
+    stream = Stream(simulation.stream(), call, reader, close_source=lambda: None, count=lambda seen: None)
     return Reply(200, sse.CONTENT_TYPE, stream)
 
 
-def _relay(call: Call, request: dict[str, Any], body: bytes) -> Reply:
-    tools = parts()
-    connected = provider_keys.connected(call.key.workspace_id)
-    route = routes(request["model"], connected, tools.providers)[0]
+def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes, headers: Mapping[str, str]) -> Reply:
+    keys = provider_keys.connected(call.key.workspace_id)
+    possible = _routes(call, endpoint, request, keys)
     spending.hold(
-        call, [(route.provider.name, route.model)], input_tokens=len(body), output_tokens=_most_output(request)
+        call,
+        [(route.provider.name, route.model) for route in possible],
+        input_tokens=estimate.most_input_tokens(endpoint, request, body),
+        output_tokens=estimate.most_output_tokens(endpoint, request),
     )
-    call.provider, call.provider_model = route.provider.name, route.model
-    key = provider_keys.unseal(connected[route.provider.name])
-    try:
-        answer = tools.upstream.send("POST", route.provider.url(CHAT_PATH), key, _body_for(route, request, body))
-    except Unreachable as error:
-        raise faults.unreachable(route.provider, error.reason) from error
-    if answer.status != 200:
-        raise _refusal(route, answer, key)
-    if call.streamed and answer.content_type.startswith(sse.CONTENT_TYPE):
-        stream = Stream(answer.chunks(), call, answer.close)
-        return Reply(200, answer.content_type, stream)
-    return _whole(call, route, answer)
+    question = Question(endpoint, request, body, call.streamed, headers)
+    found = attempts.ask(call, question, possible, keys)
+    if isinstance(found, Begun):
+        return _streamed(call, endpoint, request, found)
+    call.streamed = False
+    _count(
+        call,
+        endpoint,
+        found.answer.get("usage"),
+        lambda: estimate.input_tokens(endpoint, request),
+        lambda: endpoint.written_bytes(found.answer),
+    )
+    return Reply(200, found.headers.pop("Content-Type"), found.content, found.headers)
 
 
-def _most_output(request: dict[str, Any]) -> int | None:
-    """Return the bound on the answer's tokens that the caller states, None without one."""
-    stated = (request.get(name) for name in ("max_completion_tokens", "max_tokens"))
-    return next((most for most in stated if type(most) is int and most >= 0), None)
+def _routes(call: Call, endpoint: Endpoint, request: dict[str, Any], keys: Mapping[str, object]) -> list[Route]:
+    """Return where the call may go, the first choice first."""
+    providers = parts().providers
+    connected = usable(keys, providers)
+    if not brain.is_alias(request["model"]):
+        return routes(request["model"], connected, providers)
+    chosen = _choose(call, endpoint, request, connected)
+    found = routes(chosen.model, connected, providers)
+    return sorted(found, key=lambda route: route.provider.name != chosen.provider)
 
 
-def _body_for(route: Route, request: dict[str, Any], body: bytes) -> bytes:
-    """Return the caller's own bytes, unless the model has another name at this provider."""
-    return body if route.model == request["model"] else orjson.dumps(request | {"model": route.model})
+def _choose(
+    call: Call, endpoint: Endpoint, request: dict[str, Any], connected: set[str] | frozenset[str]
+) -> brain.Choice:
+    chosen = brain.choose(request, endpoint.name, connected)
+    call.requested_model, call.model, call.route_reason = request["model"], chosen.model, chosen.reason
+    return chosen
 
 
-def _whole(call: Call, route: Route, answer: Answer) -> Reply:
-    try:
-        content = answer.read()
-        note_usage(call, orjson.loads(content).get("usage"))
-    except Unreachable as error:
-        raise faults.unreachable(route.provider, error.reason) from error
-    except (orjson.JSONDecodeError, AttributeError) as error:
-        raise ProviderFailed(f"{route.provider.title} answered with something that is not JSON.") from error
-    return Reply(200, answer.content_type, content)
+def _streamed(call: Call, endpoint: Endpoint, request: dict[str, Any], found: Begun) -> Reply:
+    # Now, so that a long stream does not keep a large request in memory.
+    asked = estimate.input_tokens(endpoint, request)
+
+    def count(seen: Seen) -> None:
+        _count(call, endpoint, seen.usage, lambda: asked, lambda: seen.text_bytes)
+
+    reader = sse.StreamReader(endpoint, without_usage=found.without_usage)
+    stream = Stream(found.chunks, call, reader, close_source=found.answer.close, count=count)
+    return Reply(200, found.headers.pop("Content-Type"), stream, found.headers)
 
 
-def _refusal(route: Route, answer: Answer, key: Secret) -> PortalError:
-    try:
-        content = answer.read(faults.MOST_BYTES)
-    except Unreachable:
-        content = b""
-    return faults.refusal(route.provider, answer.status, answer.retry_after, content, key)
-
-
-def _cut_off(reason: str = "the stream ended early") -> ProviderFailed:
-    return ProviderFailed(f"The provider's answer broke off: {reason}.", code="provider_unreachable")
-
-
-def _count(value: Any, otherwise: int | None) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else otherwise
+def _count(
+    call: Call, endpoint: Endpoint, report: Any, asked: Callable[[], int], written_bytes: Callable[[], int]
+) -> None:
+    """Take over the counts that the provider told, and estimate those that it did not."""
+    usage = endpoint.usage_of(report)
+    call.estimated = usage.input_tokens is None or usage.output_tokens is None
+    call.input_tokens = asked() if usage.input_tokens is None else usage.input_tokens
+    call.output_tokens = estimate.tokens(written_bytes()) if usage.output_tokens is None else usage.output_tokens
+    call.cached_input_tokens = usage.cached_input_tokens

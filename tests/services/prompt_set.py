@@ -23,7 +23,8 @@ class Labelled:
 def labelled(part: str) -> list[Labelled]:
     """Return the prompts of ``train`` or ``held_out``."""
     content = tomllib.loads((ROOT / "tests" / "services" / "brain_prompts.toml").read_text())
-    return [_labelled(task, entry) for task, entries in content[part].items() for entry in entries]
+    tables = [table for name, table in content.items() if name.startswith(part)]
+    return [_labelled(task, entry) for table in tables for task, entries in table.items() for entry in entries]
 
 
 def _labelled(task: str, entry: str | dict[str, Any]) -> Labelled:

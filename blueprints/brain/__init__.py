@@ -1,0 +1,5 @@
+"""ARKAbrain: which model a prompt would get, and why."""
+
+from blueprints.brain.routes import bp
+
+__all__ = ["bp"]
