@@ -21,6 +21,8 @@ class SpendingCounter(Base):
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), index=True)
     spent_nano_usd: Mapped[int] = mapped_column(BigInteger)
     held_nano_usd: Mapped[int] = mapped_column(BigInteger)
+    # A young counter may lack calls that were in progress when it was made, so it is counted again.
+    created_at: Mapped[Moment]
 
 
 class SpendingHold(Base):

@@ -3,6 +3,7 @@
     PortalError
     ├── InvalidRequest 400        InvalidInput 422, AlreadyDone 409
     ├── AuthenticationFailed 401  WrongCredentials
+    ├── BillingRefused 402        SpendingLimitReached, UnknownPrice
     ├── PermissionRefused 403     PlanRequired, SetUpLinkUsed 410
     ├── NotFound 404
     ├── RateLimited 429
@@ -92,6 +93,24 @@ class WrongCredentials(AuthenticationFailed):
 
     code = "wrong_credentials"
     message = "That e-mail address and password do not match an account."
+
+
+class BillingRefused(PortalError):
+    """The call would cost more than may be spent."""
+
+    status, type, code = 402, "billing_error", "spending_limit_reached"
+    message = "A spending limit is reached."
+
+
+class SpendingLimitReached(BillingRefused):
+    """A spending limit of the key or its workspace leaves no room for the call."""
+
+
+class UnknownPrice(BillingRefused):
+    """The model's price is unknown, and a spending limit holds that does not allow such models."""
+
+    code = "model_price_unknown"
+    message = "The price of the model is unknown."
 
 
 class PermissionRefused(PortalError):

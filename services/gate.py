@@ -16,9 +16,11 @@ from sqlalchemy import bindparam, select
 from models import ApiKey, ApiKeySecret, Workspace
 from models.base import now
 from models.quick import DatabaseUnavailable, Prepared
+from services import spending
 from services.errors import DatabaseAway, LimiterAway
 from services.key_format import ParsedKey
 from services.parts import Parts, parts
+from services.permissions import Scope
 from services.rate_limits import RateState, StoreUnavailable
 from services.restrictions import address_allowed, model_allowed, origin_allowed
 from services.secret import Secret
@@ -62,6 +64,13 @@ class KeyFacts:
     allowed_origins: list[str]
     key_requests_per_minute: int | None
     workspace_slug: str
+    # Spending limits in nano-dollars, and whether their owner allows models of unknown price under them.
+    daily_limit_nano_usd: int | None
+    monthly_limit_nano_usd: int | None
+    allow_unknown_price: bool
+    workspace_daily_limit_nano_usd: int | None
+    workspace_monthly_limit_nano_usd: int | None
+    workspace_allow_unknown_price: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,7 @@ REASONS = {
     "rate_limit_exceeded": Reason(
         429, "rate_limit_error", "Rate limit exceeded. Please retry after {retry_after} seconds."
     ),
+    "spending_limit_reached": Reason(402, "billing_error", spending.SENTENCE),
 }
 
 
@@ -293,6 +303,18 @@ def _rate(case: _Case) -> str | None:
     return "rate_limit_exceeded"
 
 
+def _spending(case: _Case) -> str | None:
+    assert case.key is not None
+    # Only what sends prompts costs money; a key of which nothing is left can still look and manage.
+    if case.scope != Scope.CHAT_WRITE:
+        return None
+    reached = spending.reached(case.parts.quick, case.key)
+    if reached is None:
+        return None
+    case.details = reached.details()
+    return "spending_limit_reached"
+
+
 # A refusal before the rate check does not use up the customer's rate.
 CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
     ("https", _encrypted),
@@ -307,6 +329,7 @@ CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
     ("scope", _scope),
     ("model", _model),
     ("rate", _rate),
+    ("spending", _spending),
 )
 
 
@@ -348,6 +371,12 @@ _FIND = Prepared(
         ApiKey.allowed_origins,
         ApiKey.requests_per_minute,
         Workspace.slug,
+        ApiKey.daily_limit_nano_usd,
+        ApiKey.monthly_limit_nano_usd,
+        ApiKey.allow_unknown_price,
+        Workspace.daily_limit_nano_usd,
+        Workspace.monthly_limit_nano_usd,
+        Workspace.allow_unknown_price,
     )
     .join(ApiKey, ApiKey.id == ApiKeySecret.api_key_id)
     .join(Workspace, Workspace.id == ApiKey.workspace_id)

@@ -69,6 +69,7 @@ _TITLES = {
     "scope": "Has the scope that is needed",
     "model": "Asks for an allowed model",
     "rate": "Is within the rate",
+    "spending": "Is within the spending limits",
 }
 _CHECK_OF_CODE = {
     "invalid_api_key": "known",
@@ -81,6 +82,7 @@ _CHECK_OF_CODE = {
     "insufficient_scope": "scope",
     "model_not_allowed": "model",
     "rate_limit_exceeded": "rate",
+    "spending_limit_reached": "spending",
 }
 _ADVICE = {
     "invalid_api_key": "This secret has ended: the key was deleted, or rotated. Give the program the key’s new secret.",
@@ -93,6 +95,8 @@ _ADVICE = {
     "insufficient_scope": "Create a key that has {required}. The scopes of a key cannot be changed.",
     "model_not_allowed": "Add {model} to the key’s models, or ask for one that is allowed.",
     "rate_limit_exceeded": "Spread the calls out, or ask for a higher limit.",
+    "spending_limit_reached": "Raise the spending limit, or wait for the next day or month.",
+    "model_price_unknown": "Allow models of unknown price under the spending limit, or ask for another model.",
 }
 
 

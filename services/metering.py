@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,7 +13,8 @@ from sqlalchemy import bindparam, insert, select, update
 
 from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
-from models.quick import DatabaseUnavailable, Prepared, Quick
+from models.quick import Act, DatabaseUnavailable, Prepared, Quick
+from services import prices, spending
 from services.errors import DatabaseAway
 from services.gate import KeyFacts
 from services.server_processes import own_id
@@ -49,6 +52,8 @@ class Call:
     # None: unknown. Never a guess, and never 0 for want of a price.
     cost_nano_usd: int | None = None
     price_version: str | None = None
+    # What spending limits hold for it, in nano-dollars; None where none holds. Set by ``spending.hold``.
+    hold: int | None = None
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -74,8 +79,15 @@ class Meter:
         self._quick = quick
 
     def record(self, call: Call, status: int, code: str | None, details: dict[str, Any] | None = None) -> None:
-        """Keep a call that is over, with what a refusal told besides its code."""
-        self._insert(call, status, code, ended_at=now(), duration_ms=call.duration_ms, details=details)
+        """Keep a call that is over, with what it cost, and with what a refusal told besides its code."""
+        _charge(call, status)
+        values = _row(call, status, code, ended_at=now(), duration_ms=call.duration_ms, details=details)
+        if call.hold is None:
+            self._run(_INSERT, values)
+            return
+        with self._settling(call) as act:
+            act.run(_INSERT, values)
+            spending.settle(act, call, call.cost_nano_usd or 0)
 
     def record_attempt(self, attempt: Attempt) -> None:
         """Keep an attempt with a secret that has ended. Nothing is kept when the secret was never one of ours, and it
@@ -89,6 +101,7 @@ class Meter:
             "status": 403,
             "code": "invalid_api_key",
             "streamed": False,
+            "cost_nano_usd": 0,
             "address": attempt.address,
             "client": _text(attempt.client, _CLIENT_LENGTH),
         }
@@ -96,10 +109,17 @@ class Meter:
 
     def open(self, call: Call, status: int) -> None:
         """Keep a call whose answer is about to be streamed."""
-        self._insert(call, status, None, ended_at=None, duration_ms=None)
+        try:
+            self._run(_INSERT, _row(call, status, None, ended_at=None, duration_ms=None))
+        except DatabaseAway:
+            # Nothing is going to be streamed, so nothing settles it.
+            if call.hold is not None:
+                spending.abandon(call.request_id, call.key.workspace_id)
+            raise
 
     def settle(self, call: Call, code: str | None) -> None:
-        """Complete the row of a streamed call."""
+        """Complete the row of a streamed call, with what it cost."""
+        prices.charge(call)
         values = {
             "of_request": call.request_id,
             "ended_at": now(),
@@ -112,54 +132,80 @@ class Meter:
             "cost_nano_usd": call.cost_nano_usd,
             "price_version": call.price_version,
         }
-        self._run(_SETTLE, values)
+        if call.hold is None:
+            self._run(_SETTLE, values)
+            return
+        with self._settling(call) as act:
+            # A cost is there already if the call was taken for one of a dead process.
+            found = act.one(_COST, {"of_request": call.request_id})
+            act.run(_SETTLE, values)
+            spending.settle(act, call, (call.cost_nano_usd or 0) - ((found and found[0]) or 0))
 
-    def _insert(
-        self,
-        call: Call,
-        status: int,
-        code: str | None,
-        *,
-        ended_at: datetime | None,
-        duration_ms: int | None,
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        values: dict[str, object] = {
-            "request_id": call.request_id,
-            "workspace_id": call.key.workspace_id,
-            "api_key_id": call.key.key_id or None,
-            "secret_id": call.key.secret_id or None,
-            "user_id": call.user_id,
-            "environment": call.key.environment,
-            "endpoint": call.endpoint,
-            "started_at": call.started_at,
-            "ended_at": ended_at,
-            "duration_ms": duration_ms,
-            "status": status,
-            "code": code,
-            "details": details or None,
-            "streamed": call.streamed,
-            "requested_model": _text(call.requested_model, _MODEL_LENGTH),
-            "route_reason": _text(call.route_reason, _REASON_LENGTH),
-            "model": _text(call.model, _MODEL_LENGTH),
-            "provider": call.provider,
-            "input_tokens": call.input_tokens,
-            "cached_input_tokens": call.cached_input_tokens,
-            "output_tokens": call.output_tokens,
-            "estimated": call.estimated,
-            "cost_nano_usd": call.cost_nano_usd,
-            "price_version": call.price_version,
-            "process_id": own_id(),
-            "address": call.address,
-            "client": _text(call.client, _CLIENT_LENGTH),
-        }
-        self._run(_INSERT, values)
+    @contextmanager
+    def _settling(self, call: Call) -> Iterator[Act]:
+        """Give the act that keeps the row of a call and settles what is held for it."""
+        try:
+            with self._quick.act() as act:
+                act.alone(spending.lock_name(call.key.workspace_id))
+                yield act
+        except DatabaseUnavailable as error:
+            spending.abandon(call.request_id, call.key.workspace_id)
+            raise DatabaseAway from error
 
     def _run(self, statement: Prepared, values: dict[str, object]) -> None:
         try:
             self._quick.run(statement, values)
         except DatabaseUnavailable as error:
             raise DatabaseAway from error
+
+
+def _charge(call: Call, status: int) -> None:
+    """Price a call that is over. One that was refused before anybody counted tokens cost nothing; one that failed may
+    have, so its cost stays unknown."""
+    if 400 <= status < 500 and call.input_tokens is None and call.output_tokens is None:
+        call.cost_nano_usd, call.price_version = 0, None
+    else:
+        prices.charge(call)
+
+
+def _row(
+    call: Call,
+    status: int,
+    code: str | None,
+    *,
+    ended_at: datetime | None,
+    duration_ms: int | None,
+    details: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {
+        "request_id": call.request_id,
+        "workspace_id": call.key.workspace_id,
+        "api_key_id": call.key.key_id or None,
+        "secret_id": call.key.secret_id or None,
+        "user_id": call.user_id,
+        "environment": call.key.environment,
+        "endpoint": call.endpoint,
+        "started_at": call.started_at,
+        "ended_at": ended_at,
+        "duration_ms": duration_ms,
+        "status": status,
+        "code": code,
+        "details": details or None,
+        "streamed": call.streamed,
+        "requested_model": _text(call.requested_model, _MODEL_LENGTH),
+        "route_reason": _text(call.route_reason, _REASON_LENGTH),
+        "model": _text(call.model, _MODEL_LENGTH),
+        "provider": call.provider,
+        "input_tokens": call.input_tokens,
+        "cached_input_tokens": call.cached_input_tokens,
+        "output_tokens": call.output_tokens,
+        "estimated": call.estimated,
+        "cost_nano_usd": call.cost_nano_usd,
+        "price_version": call.price_version,
+        "process_id": own_id(),
+        "address": call.address,
+        "client": _text(call.client, _CLIENT_LENGTH),
+    }
 
 
 def _text(value: str | None, length: int) -> str | None:
@@ -188,10 +234,23 @@ _SETTLE = Prepared(
     .values({name: bindparam(name) for name in _SETTLED})
 )
 
+_COST = Prepared(select(UsageRecord.cost_nano_usd).where(UsageRecord.request_id == bindparam("of_request")))
+
 # One statement for both: it finds the key of an ended secret and adds the row, or finds none and adds nothing.
 _sent = {
     name: bindparam(name, type_=_columns[name].type)
-    for name in ("request_id", "endpoint", "started_at", "ended_at", "status", "code", "streamed", "address", "client")
+    for name in (
+        "request_id",
+        "endpoint",
+        "started_at",
+        "ended_at",
+        "status",
+        "code",
+        "streamed",
+        "cost_nano_usd",
+        "address",
+        "client",
+    )
 }
 _found = {
     "workspace_id": ApiKey.workspace_id,
@@ -205,5 +264,7 @@ _ATTEMPT = Prepared(
         select(*_sent.values(), *_found.values())
         .join(ApiKey, ApiKey.id == KeyFingerprint.api_key_id)
         .where(KeyFingerprint.digest == bindparam("fingerprint", type_=KeyFingerprint.digest.type)),
+        # What is not named gets the database's own default, which needs no parameter.
+        include_defaults=False,
     )
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select
+import structlog
+from sqlalchemy import bindparam, select, update
 
 from extensions import db
 from models import ProviderKey, Workspace
@@ -13,23 +14,56 @@ from models.quick import DatabaseUnavailable, Prepared
 from services import audit
 from services.actor import Actor
 from services.errors import DatabaseAway, InvalidInput, PortalError, ServiceUnavailable
+from services.gateway.provider_answers import (
+    CANNOT_DECRYPT,
+    INVALID,
+    NO_CREDIT,
+    RATE_LIMITED,
+    RESTRICTED,
+    UNREACHABLE,
+    UNVERIFIED,
+    VALID,
+    without_key,
+    without_key_like,
+)
 from services.gateway.providers import Provider
 from services.gateway.upstream import Unreachable
 from services.parts import parts
 from services.secret import Secret
 from services.vault import CannotDecrypt
 
-VALID, RESTRICTED, UNVERIFIED = "valid", "restricted", "unverified"
+__all__ = [
+    "CANNOT_DECRYPT",
+    "INVALID",
+    "NO_CREDIT",
+    "RATE_LIMITED",
+    "RESTRICTED",
+    "UNREACHABLE",
+    "UNVERIFIED",
+    "VALID",
+    "ProviderUnreachable",
+    "Sealed",
+    "connected",
+    "note_outcome",
+    "of_workspace",
+    "save",
+    "unseal",
+]
+
 _CHECK_SECONDS = 10.0
 _LONGEST_KEY = 500
+_log = structlog.get_logger("provider_keys")
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed provider key and the place it is bound to."""
+    """A sealed provider key, the place it is bound to, its row, and the state it was in when it was read."""
 
     record: str
     place: str
+    row_id: str
+    state: str
+    workspace_id: str
 
 
 class ProviderUnreachable(PortalError):
@@ -73,24 +107,67 @@ def of_workspace(workspace: Workspace) -> list[ProviderKey]:
 
 
 def connected(workspace_id: str) -> dict[str, Sealed]:
-    """Return the workspace's sealed keys by provider name, on the hot path. Raises DatabaseAway."""
+    """Return the workspace's sealed keys by provider name, on the hot path. Raises DatabaseAway.
+
+    Keys in a bad state are among them: a state is what was seen last, and only a call shows that it has passed.
+    """
     try:
         rows = parts().quick.all(_CONNECTED, {"workspace": workspace_id})
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
     known = parts().providers
-    return {name: Sealed(record, _place(workspace_id, name, row_id)) for row_id, name, record in rows if name in known}
+    return {
+        name: Sealed(record, _place(workspace_id, name, row_id), row_id, state, workspace_id)
+        for row_id, name, record, state in rows
+        if name in known
+    }
 
 
 def unseal(sealed: Sealed) -> Secret:
-    """Open a provider key for the one request it is needed for. Raises ServiceUnavailable when it cannot be opened."""
+    """Open a provider key for the one request it is needed for.
+
+    Raises ServiceUnavailable when it cannot be opened, and notes that.
+    """
     try:
         return parts().vault.open(sealed.record, sealed.place)
     except CannotDecrypt as error:
+        note_outcome(sealed.workspace_id, sealed, CANNOT_DECRYPT)
         raise ServiceUnavailable(
             "The provider key of this workspace cannot be decrypted. Its owner must save it again.",
             code="provider_key_unreadable",
         ) from error
+
+
+def note_outcome(workspace_id: str, sealed: Sealed, state: str, words: str | None = None) -> None:
+    """Keep the state that a call has just seen the key in, with the provider's words; on the hot path.
+
+    Writes only when the state is another than before, and only to the row that still holds this very record: what
+    became of an old key says nothing of the one that replaced it. The words lose every part of the key. Never raises:
+    the caller's answer does not depend on it.
+    """
+    if state == sealed.state:
+        return
+    values = {
+        "row": sealed.row_id,
+        "workspace": workspace_id,
+        "record": sealed.record,
+        "seen_state": state,
+        "seen_words": _cleaned(words, sealed) or None,
+        "seen_at": now(),
+    }
+    try:
+        parts().quick.run(_NOTE, values)
+    except DatabaseUnavailable:
+        _log.warning("state of a provider key not kept", provider_key=sealed.row_id, state=state)
+
+
+def _cleaned(words: str | None, sealed: Sealed) -> str:
+    if not words:
+        return ""
+    try:
+        return without_key(words, parts().vault.open(sealed.record, sealed.place))
+    except CannotDecrypt:
+        return without_key_like(words)
 
 
 def _provider(name: str) -> Provider:
@@ -150,8 +227,23 @@ def _place(workspace_id: str, provider_name: str, row_id: str) -> str:
     return f"provider_key/{workspace_id}/{provider_name}/{row_id}"
 
 
+_columns = ProviderKey.__table__.c
 _CONNECTED = Prepared(
-    select(ProviderKey.id, ProviderKey.provider, ProviderKey.sealed).where(
-        ProviderKey.workspace_id == bindparam("workspace", type_=ProviderKey.workspace_id.type)
+    select(ProviderKey.id, ProviderKey.provider, ProviderKey.sealed, ProviderKey.state).where(
+        ProviderKey.workspace_id == bindparam("workspace", type_=_columns.workspace_id.type)
+    )
+)
+_NOTE = Prepared(
+    update(ProviderKey)
+    .where(
+        ProviderKey.id == bindparam("row", type_=_columns.id.type),
+        ProviderKey.workspace_id == bindparam("workspace", type_=_columns.workspace_id.type),
+        ProviderKey.sealed == bindparam("record", type_=_columns.sealed.type),
+        ProviderKey.state != bindparam("seen_state", type_=_columns.state.type),
+    )
+    .values(
+        state=bindparam("seen_state", type_=_columns.state.type),
+        state_words=bindparam("seen_words", type_=_columns.state_words.type),
+        state_seen_at=bindparam("seen_at", type_=_columns.state_seen_at.type),
     )
 )

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import os
+import socket
+from datetime import datetime, timedelta
+from typing import Any
 
-from models.base import new_id
+from sqlalchemy import ColumnElement, bindparam, delete, exists, insert, or_, update
+
+from models import ServerProcess
+from models.base import new_id, now
+from models.quick import DatabaseUnavailable, Prepared
+from services.errors import DatabaseAway
+from services.parts import parts
+
+BEAT_SECONDS = 5
+# Beats may be missed. To call a living process dead does no harm: what it settles afterwards still counts, once.
+ALIVE_FOR = timedelta(seconds=20)
+# A process may take its first call before its first beat.
+UNKNOWN_FOR = timedelta(seconds=60)
+_KEPT_FOR = timedelta(days=1)
+_NODE_LENGTH = 200
 
 _own: dict[int, str] = {}
 
@@ -16,3 +33,56 @@ def own_id() -> str:
         _own.clear()
         _own[pid] = new_id("proc")
     return _own[pid]
+
+
+def beat() -> None:
+    """Say that this process is alive. To be called every few seconds. Raises DatabaseAway."""
+    at = now()
+    try:
+        with parts().quick.act() as act:
+            if not act.run(_BEAT, {"own_id": own_id(), "alive_until": at + ALIVE_FOR}):
+                values = {"id": own_id(), "node": socket.gethostname()[:_NODE_LENGTH], "started_at": at}
+                act.run(_REGISTER, {**values, "alive_until": at + ALIVE_FOR})
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+
+
+def forget_dead() -> None:
+    """Remove processes that died long ago. Raises DatabaseAway."""
+    try:
+        parts().quick.run(_FORGET, {"before": now() - _KEPT_FOR})
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+
+
+def is_dead(process_id: Any, since: Any) -> ColumnElement[bool]:
+    """Return the condition that the process in a column has died; ``since`` is the column that tells since when it was
+    at work. Its parameters are ``moments()``."""
+    known = exists().where(ServerProcess.id == process_id)
+    return or_(
+        known.where(ServerProcess.alive_until < bindparam("now", type_=ServerProcess.alive_until.type)),
+        ~known & (since < bindparam("long_ago", type_=ServerProcess.alive_until.type)),
+    )
+
+
+def moments(at: datetime | None = None) -> dict[str, datetime]:
+    """Return the parameters of ``is_dead``."""
+    at = at or now()
+    return {"now": at, "long_ago": at - UNKNOWN_FOR}
+
+
+_BEAT = Prepared(
+    update(ServerProcess)
+    .where(ServerProcess.id == bindparam("own_id"))
+    .values(alive_until=bindparam("alive_until", type_=ServerProcess.alive_until.type))
+)
+_REGISTER = Prepared(
+    insert(ServerProcess).values(
+        {column.name: bindparam(column.name, type_=column.type) for column in ServerProcess.__table__.columns}
+    )
+)
+_FORGET = Prepared(
+    delete(ServerProcess).where(
+        ServerProcess.alive_until < bindparam("before", type_=ServerProcess.alive_until.type),
+    )
+)

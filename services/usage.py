@@ -38,16 +38,16 @@ COUNTED = or_(UsageRecord.code.is_(None), UsageRecord.code != "invalid_api_key")
 # The caller who hangs up has what it wanted; every other code tells of a failure, also after the first byte.
 _FAILED = or_(UsageRecord.status >= 400, and_(UsageRecord.code.is_not(None), UsageRecord.code != "caller_hung_up"))
 _LIMITED = UsageRecord.code == "rate_limit_exceeded"
-# What a provider answered and nobody knows the price of. A call in progress has no cost yet.
+# What a provider was asked and nobody knows the price of. A call in progress has no cost yet.
 UNKNOWN_COST = and_(
     UsageRecord.cost_nano_usd.is_(None),
     UsageRecord.ended_at.is_not(None),
-    UsageRecord.status < 400,
     UsageRecord.provider.is_not(None),
     UsageRecord.provider != SIMULATOR,
 )
-# What the gate refuses does not count against the rate.
-_LET_IN = or_(UsageRecord.code.is_(None), UsageRecord.code.not_in(list(REASONS)))
+# What the gate refuses does not count against the rate, but for the one check that comes after it.
+_REFUSALS = [code for code in REASONS if code != "spending_limit_reached"]
+_LET_IN = or_(UsageRecord.code.is_(None), UsageRecord.code.not_in(_REFUSALS))
 
 
 @dataclass(slots=True)
@@ -241,8 +241,7 @@ def page(
 
 def cost_is_unknown(call: Row[Any] | UsageRecord) -> bool:
     """Tell for one row what ``Figures.unknown`` counts."""
-    answered = call.ended_at is not None and call.status < 400
-    return call.cost_nano_usd is None and answered and call.provider not in (None, SIMULATOR)
+    return call.cost_nano_usd is None and call.ended_at is not None and call.provider not in (None, SIMULATOR)
 
 
 class _minute(FunctionElement[str]):  # noqa: N801 - named as SQL functions are

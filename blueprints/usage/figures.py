@@ -81,7 +81,9 @@ def _failed(report: Report, unit: str) -> Plot:
     share = percent(report.total.failed, report.total.requests)
     finding = f"{thousands(sum(numbers))} in all ({share}){_most(report, numbers, thousands)}."
     stacks = [[number] for number in numbers]
-    return _plot(report, f"Failed per {unit}", finding if sum(numbers) else "None.", ["Failed"], stacks, _SMALL, ("b2",))
+    return _plot(
+        report, f"Failed per {unit}", finding if sum(numbers) else "None.", ["Failed"], stacks, _SMALL, ("b2",)
+    )
 
 
 def _limited(report: Report, unit: str) -> Plot:

@@ -130,7 +130,9 @@ def provider_title(name: str | None) -> str:
     return table[name].title if name in table else "Simulator" if name == SIMULATOR else name
 
 
-def _options(workspace: Workspace, question: Question, report: Report) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
+def _options(
+    workspace: Workspace, question: Question, report: Report
+) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
     """Return the filters: name, label, what is chosen, and the values with their titles."""
     wanted = question.wanted
     found = {key.id: key.name for key in keys.living(workspace)}

@@ -11,7 +11,7 @@ from flask import Response, current_app, g, make_response, request
 from blueprints.errors import as_portal_error
 from services.errors import PortalError, RateLimited
 from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
-from services.gateway.relay import Stream
+from services.gateway.stream import Stream
 from services.metering import Attempt, Call, Meter
 from services.parts import parts
 from services.secret import Secret

@@ -14,20 +14,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-import orjson
-
 from services.errors import PortalError, ProviderFailed
+from services.gateway.provider_answers import NO_CREDIT, error_in, state_seen, words_of
 from services.gateway.providers import Provider
 from services.secret import Secret
 
 MOST_BYTES = 64 * 1024
-_LONGEST_WORDS = 500
 _ABOUT_THE_REQUEST = {400, 404, 409, 413, 422}
 _UNREACHABLE_RETRY_SECONDS = 5
-_KEY_LIKE = re.compile(r"\S*(?:sk-|\*{3})\S*")
 # openai's clients stop trying when they see this (https://github.com/openai/openai-python, _base_client.py).
 _NO_RETRY = {"x-should-retry": "false"}
 
@@ -44,8 +40,8 @@ def unreachable(provider: Provider, reason: str) -> ProviderFailed:
 
 def refusal(provider: Provider, status: int, retry_after: str | None, content: bytes, key: Secret) -> PortalError:
     """The provider answered with something other than 200."""
-    error = _error_object(content)
-    words = _without_key(str(error.get("message") or ""), key)
+    error = error_in(content)
+    words = words_of(error, key)
     said = f"{provider.title} said: {words}" if words else f"{provider.title} answered with status {status}."
     if status == 401:
         return ProviderFailed(
@@ -53,7 +49,7 @@ def refusal(provider: Provider, status: int, retry_after: str | None, content: b
             code="provider_rejected_key",
             headers=_NO_RETRY,
         )
-    if status == 402 or "insufficient_quota" in (error.get("code"), error.get("type")):
+    if state_seen(status, error) == NO_CREDIT:
         return ProviderFailed(said, status=402, code="provider_out_of_credit", headers=_NO_RETRY)
     if status == 429:
         seconds = int(retry_after) if retry_after and retry_after.isdigit() else None
@@ -62,6 +58,13 @@ def refusal(provider: Provider, status: int, retry_after: str | None, content: b
         param = error.get("param")
         return ProviderFailed(said, status=status, param=param if isinstance(param, str) else None)
     return ProviderFailed(said, headers={} if status >= 500 else _NO_RETRY)
+
+
+def broken_stream(error: dict[str, Any]) -> ProviderFailed:
+    """The provider told of a failure in the middle of a stream."""
+    words = str(error.get("message") or "").split()
+    said = f"The provider said: {' '.join(words)[:_LONGEST_WORDS]}" if words else None
+    return ProviderFailed(said or "The provider failed in the middle of its answer.")
 
 
 def as_event(failure: PortalError, request_id: str) -> dict[str, Any]:
@@ -75,20 +78,3 @@ def as_event(failure: PortalError, request_id: str) -> dict[str, Any]:
         "details": {},
         "request_id": request_id,
     }
-
-
-def _error_object(content: bytes) -> dict[str, Any]:
-    try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return {}
-    error = answer.get("error") if isinstance(answer, dict) else None
-    return error if isinstance(error, dict) else {"message": error} if isinstance(error, str) else {}
-
-
-def _without_key(words: str, key: Secret) -> str:
-    """Leave out every word that shows the key or a part of it; providers quote it with its middle starred out."""
-    value = key.reveal()
-    marks = {value[:6], value[-4:]} if len(value) >= 12 else {value}
-    kept = ["[key]" if any(mark in word for mark in marks) else word for word in words.split()]
-    return _KEY_LIKE.sub("[key]", " ".join(kept))[:_LONGEST_WORDS]

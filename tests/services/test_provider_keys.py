@@ -8,9 +8,11 @@ from sqlalchemy import text
 
 from extensions import db
 from models import AuditEvent, ProviderKey
+from models.quick import DatabaseUnavailable
 from services import provider_keys
-from services.errors import InvalidInput
-from services.provider_keys import ProviderUnreachable
+from services.errors import InvalidInput, ServiceUnavailable
+from services.parts import parts
+from services.provider_keys import ProviderUnreachable, Sealed, note_outcome
 from services.secret import Secret
 from tests.neighbours.fake_provider import FakeProvider
 from tests.people import Person
@@ -97,8 +99,6 @@ def test_an_unknown_provider_is_named_with_the_known_ones(app: Flask, alice: Per
 def test_a_sealed_key_moved_to_another_workspace_does_not_open(
     app: Flask, alice: Person, charlie: Person, provider: FakeProvider
 ) -> None:
-    from services.errors import ServiceUnavailable
-
     save(alice, "openai", provider.good_key)
     save(charlie, "openai", provider.openai_key)
     mine, theirs = (
@@ -109,3 +109,93 @@ def test_a_sealed_key_moved_to_another_workspace_does_not_open(
     with pytest.raises(ServiceUnavailable):
         opened(charlie, "openai")
     assert opened(alice, "openai") == provider.good_key
+
+
+# ---- What calls see
+
+
+def seen(person: Person, name: str = "openai") -> tuple[str, str | None]:
+    """The state and the words that the row holds."""
+    db.session.rollback()
+    row = db.session.query(ProviderKey).filter_by(workspace_id=person.workspace_id, provider=name).one()
+    return row.state, row.state_words
+
+
+def sealed(person: Person, name: str = "openai") -> Sealed:
+    return provider_keys.connected(person.workspace_id)[name]
+
+
+@pytest.mark.parametrize(
+    "state", ["no_credit", "restricted", "rate_limited", "invalid", "unreachable", "cannot_decrypt"]
+)
+def test_a_keys_state_follows_what_calls_see_and_heals(
+    app: Flask, alice: Person, provider: FakeProvider, state: str
+) -> None:
+    save(alice, "openai", provider.good_key)
+    note_outcome(alice.workspace_id, sealed(alice), state, "Their words")
+    assert seen(alice) == (state, "Their words")
+    assert sealed(alice).state == state
+    note_outcome(alice.workspace_id, sealed(alice), "valid")
+    assert seen(alice) == ("valid", None)
+
+
+def test_what_became_of_an_old_key_says_nothing_of_the_new_one(
+    app: Flask, alice: Person, charlie: Person, provider: FakeProvider
+) -> None:
+    save(alice, "openai", provider.good_key)
+    old = sealed(alice)
+    save(alice, "openai", provider.openai_key)
+    note_outcome(alice.workspace_id, old, "invalid", "Incorrect API key")
+    assert seen(alice) == ("valid", None)
+    note_outcome(charlie.workspace_id, sealed(alice), "invalid", "Not theirs to say")
+    assert seen(alice) == ("valid", None)
+
+
+def test_the_words_kept_hold_no_part_of_the_key(app: Flask, alice: Person, provider: FakeProvider) -> None:
+    key = provider.openai_key
+    save(alice, "openai", key)
+    masked = f"{key[:8]}****{key[-4:]}"
+    words = f"Incorrect API key provided: {masked} ({key[15:25]}), or {key}. See openai.com."
+    note_outcome(alice.workspace_id, sealed(alice), "invalid", words)
+    assert seen(alice) == ("invalid", "Incorrect API key provided: [key] [key] or [key] See openai.com.")
+
+
+def test_the_same_state_again_writes_nothing(
+    app: Flask, alice: Person, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(alice, "openai", provider.good_key)
+    known = sealed(alice)
+    monkeypatch.setattr(parts().quick, "run", None)
+    note_outcome(alice.workspace_id, known, "valid")
+
+
+def test_a_state_that_cannot_be_kept_fails_no_call(
+    app: Flask, alice: Person, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(alice, "openai", provider.good_key)
+    known = sealed(alice)
+
+    def fail(*_given: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(parts().quick, "run", fail)
+    note_outcome(alice.workspace_id, known, "invalid")
+    assert seen(alice) == ("valid", None)
+
+
+def test_a_key_that_cannot_be_decrypted_is_shown_as_such(app: Flask, alice: Person, provider: FakeProvider) -> None:
+    save(alice, "openai", provider.good_key)
+    spoil(alice, "openai")
+    with pytest.raises(ServiceUnavailable, match="must save it again"):
+        opened(alice, "openai")
+    assert seen(alice)[0] == "cannot_decrypt"
+    save(alice, "openai", provider.openai_key)
+    assert opened(alice, "openai") == provider.openai_key
+    assert seen(alice)[0] == "valid"
+
+
+def spoil(person: Person, name: str) -> None:
+    """Replace the last characters of a sealed record."""
+    row = db.session.query(ProviderKey).filter_by(workspace_id=person.workspace_id, provider=name).one()
+    row.sealed = row.sealed[:-4] + ("AAAA" if not row.sealed.endswith("AAAA") else "BBBB")
+    db.session.commit()

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway import sse
+from services.gateway.endpoints import ENDPOINTS
 from services.gateway.sse import StreamReader
 
+CHAT = ENDPOINTS["chat/completions"]
 USAGE = {"prompt_tokens": 7, "completion_tokens": 9}
 EVENTS = [
     sse.event({"choices": [{"delta": {"content": "Grüße, “usage” \n[DONE]"}}]}),
@@ -32,35 +34,35 @@ def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 @given(cut_streams())
 def test_the_bytes_passed_on_are_the_bytes_that_came(stream: tuple[bytes, list[bytes]]) -> None:
     whole, chunks = stream
-    reader = StreamReader()
+    reader = StreamReader(CHAT)
     assert b"".join(reader.feed(chunk) for chunk in chunks) + reader.rest() == whole
 
 
 @given(cut_streams())
 def test_usage_and_the_end_are_found_wherever_the_cuts_fall(stream: tuple[bytes, list[bytes]]) -> None:
-    reader = StreamReader()
+    reader = StreamReader(CHAT)
     for chunk in stream[1]:
         reader.feed(chunk)
-    assert reader.usage == USAGE
-    assert reader.finished
+    assert reader.seen.usage == USAGE
+    assert reader.seen.finished
 
 
 @given(cut_streams())
 def test_only_whole_lines_are_passed_on(stream: tuple[bytes, list[bytes]]) -> None:
-    reader = StreamReader()
+    reader = StreamReader(CHAT)
     for chunk in stream[1]:
         ready = reader.feed(chunk)
         assert ready == b"" or ready.endswith(b"\n")
 
 
 def test_the_word_done_inside_a_text_is_no_end() -> None:
-    reader = StreamReader()
+    reader = StreamReader(CHAT)
     reader.feed(sse.event({"content": "data: [DONE]"}) + b"[DONE]\n\n")
-    assert not reader.finished
+    assert not reader.seen.finished
 
 
 def test_a_line_of_ten_megabytes_passes_without_being_kept() -> None:
-    reader = StreamReader()
+    reader = StreamReader(CHAT)
     line = b"data: " + json.dumps({"x": "y" * 10_000_000}).encode() + b"\n\n"
     passed = 0
     for place in range(0, len(line), 65536):
@@ -68,4 +70,4 @@ def test_a_line_of_ten_megabytes_passes_without_being_kept() -> None:
         assert len(reader._line) < 1_200_000
     assert passed == len(line)
     reader.feed(sse.DONE)
-    assert reader.finished
+    assert reader.seen.finished

@@ -421,7 +421,7 @@ def test_every_call_that_names_a_key_is_a_row_of_usage(client: FlaskClient, mint
 def test_the_checks_run_in_the_documented_order() -> None:
     assert [name for name, _ in gate.CHECKS] == [
         "https", "form", "checksum", "known", "enabled", "expiry",
-        "plan", "address", "origin", "scope", "model", "rate",
+        "plan", "address", "origin", "scope", "model", "rate", "spending",
     ]  # fmt: skip
 
 

@@ -267,10 +267,10 @@ def test_a_stream_whose_row_cannot_be_opened_is_503_and_frees_the_provider(
 
     # Held on to, so that it is not the garbage collector that closes it.
     replies: list[relay.Reply] = []
-    true_complete = relay.complete_chat
+    true_answer = relay.answer
 
-    def complete(*args: Any) -> relay.Reply:
-        replies.append(true_complete(*args))
+    def answer(*args: Any) -> relay.Reply:
+        replies.append(true_answer(*args))
         return replies[-1]
 
     def away(*_args: object) -> None:
@@ -279,7 +279,7 @@ def test_a_stream_whose_row_cannot_be_opened_is_503_and_frees_the_provider(
     connect("openai", provider.good_key)
     provider.requests.clear()
     provider.fault = "stall"
-    monkeypatch.setattr(relay, "complete_chat", complete)
+    monkeypatch.setattr(relay, "answer", answer)
     monkeypatch.setattr(Meter, "open", away)
     monkeypatch.setattr(Meter, "record", lambda *_args: None)
     response = app.test_client().post(CHAT, headers=live, json={**HELLO, "stream": True})
