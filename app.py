@@ -12,7 +12,22 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import commands
 import config
 import models  # noqa: F401 - makes the tables known
-from blueprints import account, assets, errors, health, home, hooks, keys, overview, providers, scopes, v1, workspace
+from blueprints import (
+    account,
+    assets,
+    errors,
+    health,
+    home,
+    hooks,
+    keys,
+    overview,
+    playground,
+    providers,
+    scopes,
+    usage,
+    v1,
+    workspace,
+)
 from blueprints.template_tools import init_templates
 from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
@@ -50,7 +65,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     parts.install(app.extensions, make_parts(settings))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, v1):
+    for blueprint in (health, home, account, overview, playground, usage, workspace, keys, providers, scopes, v1):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app

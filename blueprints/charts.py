@@ -96,6 +96,11 @@ def day_label(day: date) -> str:
     return f"{day.day} {day:%b}"
 
 
+def day_in_full(day: date) -> str:
+    """Return ``9 Nov 2026``."""
+    return f"{day.day} {day:%b %Y}"
+
+
 def part_label(begin: datetime, step: timedelta) -> str:
     """Return what stands below the bar of a part of a period: a day, or the time at which an hour begins."""
     return day_label(begin) if step >= timedelta(days=1) else f"{begin:%H:%M}"

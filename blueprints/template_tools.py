@@ -159,9 +159,9 @@ def share(part: int, whole: int, of: int) -> float:
     return round(min(1.0, part / whole) * of, 1) if whole else 0.0
 
 
-def plural(number: int, noun: str) -> str:
-    """Return number and noun, with an s unless there is one of it: ``1 key``, ``1,204 keys``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """Return number and noun, with an s unless there is one of it or it has another plural: ``1 key``, ``2 keys``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def short_name(name: str) -> str:

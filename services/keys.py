@@ -249,7 +249,7 @@ def page(workspace: Workspace, *, limit: int, after: str | None = None) -> tuple
 def names_of(workspace: Workspace, key_ids: Sequence[str]) -> dict[str, str]:
     """Return the names of keys of this workspace, deleted or not, by id."""
     query = select(ApiKey.id, ApiKey.name).where(ApiKey.workspace_id == workspace.id, ApiKey.id.in_(key_ids))
-    return {key_id: name for key_id, name in db.session.execute(query)}
+    return {row.id: row.name for row in db.session.execute(query)}
 
 
 def restrictions_of(key: ApiKey) -> Restrictions:

@@ -273,7 +273,7 @@ def _away() -> Iterator[None]:
 
 def _grouped(workspace: Workspace, begin: datetime, end: datetime, key_id: str | None) -> Select[Any]:
     names = (UsageRecord.api_key_id, UsageRecord.model, UsageRecord.provider)
-    query = select(*names, *_sums()).where(*_within(workspace, begin, end), COUNTED).group_by(*names)
+    query: Select[Any] = select(*names, *_sums()).where(*_within(workspace, begin, end), COUNTED).group_by(*names)
     return query if key_id is None else query.where(_of_key(key_id))
 
 
@@ -323,21 +323,21 @@ def _listed(workspace: Workspace, period: Period, wanted: Wanted) -> Select[Any]
     return query.where(*_within(workspace, period.start, period.end), *wanted.conditions())
 
 
-def _row_numbered(workspace: Workspace, number: int) -> Row[Any]:
-    query: Select[Any] = select(UsageRecord.started_at, UsageRecord.id)
+def _row_numbered(workspace: Workspace, number: int) -> Row[datetime, int]:
+    query = select(UsageRecord.started_at, UsageRecord.id)
     row = db.session.execute(query.where(UsageRecord.workspace_id == workspace.id, UsageRecord.id == number)).first()
     if row is None:
         raise NotFound
     return row
 
 
-def _after(row: Row[Any]) -> tuple[ColumnElement[bool], ...]:
+def _after(row: Any) -> tuple[ColumnElement[bool], ...]:
     # The first condition alone finds the place in the index.
     later = or_(UsageRecord.started_at > row.started_at, UsageRecord.id > row.id)
     return (UsageRecord.started_at >= row.started_at, later)
 
 
-def _before(row: Row[Any]) -> tuple[ColumnElement[bool], ...]:
+def _before(row: Any) -> tuple[ColumnElement[bool], ...]:
     earlier = or_(UsageRecord.started_at < row.started_at, UsageRecord.id < row.id)
     return (UsageRecord.started_at <= row.started_at, earlier)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from blueprints.charts import Chart, bar_chart, part_label
+from blueprints.charts import Chart, bar_chart, day_in_full, day_label, part_label
+from blueprints.presenters import UsageRow, provider_title, usage_rows
 from blueprints.template_tools import compact, money, percent, plural, thousands
 from services.gateway.simulator import PROVIDER as SIMULATOR
-from services.usage import DAY, Figures, Part, Report
+from services.usage import DAY, Figures, Part, Period, Report
 
 _TALL, _SMALL = 170, 106
 _HOURS_LABELLED = 4
@@ -28,14 +30,10 @@ class Plot:
     names: tuple[str, ...] = ()
     unit: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class NameRow:
-    """The figures of one key, model or provider. ``address`` asks for it alone."""
-
-    title: str
-    address: str | None
-    figures: Figures
+    @property
+    def anything(self) -> bool:
+        """Whether there is a bar to draw."""
+        return any(any(numbers) for _, numbers in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class NameTable:
 
     name: str
     title: str
-    rows: list[NameRow]
+    rows: list[UsageRow]
 
 
 def plots_of(report: Report, minutes: Sequence[int] | None, limit: int) -> list[Plot]:
@@ -57,6 +55,17 @@ def plots_of(report: Report, minutes: Sequence[int] | None, limit: int) -> list[
     return found
 
 
+def span(period: Period) -> str:
+    """Return what a period is, in words: ``7 to 20 Nov 2026, days in UTC``."""
+    first, last = period.start, period.end - timedelta(seconds=1)
+    if period.step < DAY:
+        return f"{day_label(first)}, {first:%H:%M} to {day_in_full(last)}, {last:%H:%M}, hours in UTC."
+    if first.date() == last.date():
+        return f"{day_in_full(last)} in UTC."
+    begin = f"{first.day}" if first.month == last.month else day_label(first)
+    return f"{begin} to {day_in_full(last)}, days in UTC."
+
+
 def table_of(
     name: str,
     title: str,
@@ -64,10 +73,8 @@ def table_of(
     title_of: Callable[[str | None], str],
     address: Callable[..., str],
 ) -> NameTable:
-    """Return the figures by name as rows."""
-    ordered = sorted(figures.items(), key=lambda item: (-item[1].requests, item[0] or ""))
-    rows = [NameRow(title_of(one), address(**{name: one}) if one else None, sums) for one, sums in ordered]
-    return NameTable(name, title, rows)
+    """Return the figures by name as rows, each with the address that asks for it alone."""
+    return NameTable(name, title, usage_rows(figures, title_of, lambda one: address(**{name: one})))
 
 
 def _requests(report: Report, unit: str) -> Plot:
@@ -108,7 +115,7 @@ def _cost(report: Report, unit: str) -> Plot:
         key=lambda name: (-report.by_provider[name].cost_nano_usd, name or ""),
     )
     alone = ranked if len(ranked) <= _DEEPEST else ranked[: _DEEPEST - 1]
-    names = [name or "" for name in alone] + (["Others"] if len(ranked) > len(alone) else [])
+    names = [provider_title(name) for name in alone] + (["Others"] if len(ranked) > len(alone) else [])
     stacks = [_costs(part, alone, others=len(names) > len(alone)) for part in report.parts]
     total, most = report.total, _most(report, [sum(stack) for stack in stacks], money)
     finding = f"{money(total.cost_nano_usd)} in all{most}."
@@ -127,7 +134,7 @@ def _costs(part: Part, alone: Sequence[str | None], *, others: bool) -> list[int
 
 
 def _busiest(report: Report, minutes: Sequence[int], limit: int) -> Plot:
-    finding = f"At most {thousands(max(minutes))} calls in a minute"
+    finding = f"At most {plural(max(minutes), 'call')} in a minute"
     finding += f"; {thousands(limit)} are allowed, the red line." if limit else "."
     stacks = [[number] for number in minutes]
     title = "Busiest minute per hour, all keys"
@@ -162,7 +169,7 @@ def _plot(
 
 
 def _row_head(part: Part, days: bool) -> str:
-    day = f"{part.start.day} {part.start:%b %Y}"
+    day = day_in_full(part.start)
     return day if days else f"{day}, {part.start:%H:%M}"
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Response, current_app, render_template, request, stream_with_context, url_for
 
 from blueprints.guards import current_role, current_workspace, role_required
-from blueprints.presenters import spending_standings
+from blueprints.presenters import provider_title, spending_standings
 from blueprints.usage import bp, export
-from blueprints.usage.figures import NameTable, plots_of, table_of
+from blueprints.usage.figures import NameTable, plots_of, span, table_of
 from models import Workspace
 from services import keys, usage
 from services.errors import DatabaseAway
-from services.gateway.simulator import PROVIDER as SIMULATOR
 from services.parts import parts
 from services.permissions import Role
-from services.usage import PLAYGROUND, Period, Report, Wanted
+from services.usage import PLAYGROUND, Figures, Period, Report, Wanted
 
 RANGES = {
     "24h": "24 hours",
@@ -49,7 +49,18 @@ class Question:
     def address(self, endpoint: str = "usage.show", **changed: str | None) -> str:
         """Return the address of this question, or of one that differs from it; what is not asked for is left out."""
         wanted = {"key": self.wanted.key_id, "model": self.wanted.model, "provider": self.wanted.provider}
-        return url_for(endpoint, **{"range": self.range, **wanted, **changed})
+        values: dict[str, Any] = {"range": self.range, **wanted, **changed}
+        return url_for(endpoint, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A choice among values, each with its title."""
+
+    name: str
+    label: str
+    chosen: str | None
+    choices: list[tuple[str, str]]
 
 
 def _question() -> Question:
@@ -72,6 +83,7 @@ def show() -> tuple[str, int]:
     page = render_template(
         "usage/show.html",
         question=question,
+        span=span(report.period),
         ranges=RANGES,
         report=report,
         total=report.total,
@@ -97,7 +109,7 @@ def download() -> Response:
     return response
 
 
-def _limits(workspace: Workspace) -> dict[str, object]:
+def _limits(workspace: Workspace) -> dict[str, Any]:
     """What counts against the limits of the workspace, whatever the filter."""
     minutes = usage.minutes(workspace, usage.last_hours())
     may_edit = current_role().includes(Role.ADMIN) and "usage.edit_limits" in current_app.view_functions
@@ -112,36 +124,25 @@ def _limits(workspace: Workspace) -> dict[str, object]:
 
 
 def _tables(workspace: Workspace, question: Question, report: Report) -> list[NameTable]:
-    names = keys.names_of(workspace, [key_id for key_id in report.by_key if key_id])
-    key_names = {**names, None: "Playground"}
-    by_key = {PLAYGROUND if key_id is None else key_id: figures for key_id, figures in report.by_key.items()}
-    key_titles = {PLAYGROUND: key_names[None], **names}
+    titles = keys.names_of(workspace, [key_id for key_id in report.by_key if key_id]) | {PLAYGROUND: "Playground"}
+    by_key: dict[str | None, Figures] = {name or PLAYGROUND: figures for name, figures in report.by_key.items()}
+    ask = question.address
     return [
-        table_of("key", "By key", by_key, lambda name: key_titles.get(name or "", "Deleted key"), question.address),
-        table_of("model", "By model", report.by_model, lambda name: name or "No model", question.address),
-        table_of("provider", "By provider", report.by_provider, provider_title, question.address),
+        table_of("key", "By key", by_key, lambda name: titles.get(name or "", usage.OTHERS), ask),
+        table_of("model", "By model", report.by_model, lambda name: name or "No model", ask),
+        table_of("provider", "By provider", report.by_provider, provider_title, ask),
     ]
 
 
-def provider_title(name: str | None) -> str:
-    if name is None:
-        return "No provider"
-    table = parts().providers
-    return table[name].title if name in table else "Simulator" if name == SIMULATOR else name
-
-
-def _options(
-    workspace: Workspace, question: Question, report: Report
-) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
-    """Return the filters: name, label, what is chosen, and the values with their titles."""
+def _options(workspace: Workspace, question: Question, report: Report) -> list[Filter]:
     wanted = question.wanted
-    found = {key.id: key.name for key in keys.living(workspace)}
-    found |= keys.names_of(workspace, [key_id for key_id in (*report.by_key, wanted.key_id) if key_id])
+    key_ids = [key_id for key_id in (*report.by_key, wanted.key_id) if key_id]
+    found = {key.id: key.name for key in keys.living(workspace)} | keys.names_of(workspace, key_ids)
     named = sorted(found.items(), key=lambda item: item[1].casefold())
     models = sorted(report.models | ({wanted.model} if wanted.model else set()))
     providers = sorted(report.providers | ({wanted.provider} if wanted.provider else set()))
     return [
-        ("key", "Key", wanted.key_id or "", [*named, (PLAYGROUND, "Playground")]),
-        ("model", "Model", wanted.model or "", [(name, name) for name in models]),
-        ("provider", "Provider", wanted.provider or "", [(name, provider_title(name)) for name in providers]),
+        Filter("key", "Key", wanted.key_id, [*named, (PLAYGROUND, "Playground")]),
+        Filter("model", "Model", wanted.model, [(name, name) for name in models]),
+        Filter("provider", "Provider", wanted.provider, [(name, provider_title(name)) for name in providers]),
     ]
