@@ -209,19 +209,13 @@ def has_calls(workspace: Workspace) -> bool:
 
 
 def calls(workspace: Workspace, period: Period, wanted: Wanted = ALL) -> Iterator[Row[Any]]:
-    """Yield every call of a period, the oldest first: the columns of its row, and ``key_name``.
+    """Return every call of a period, the oldest first: the columns of its row, and ``key_name``.
 
-    However many there are, only some are in memory, and no transaction stays open between them. Raises DatabaseAway.
+    However many there are, only some are in memory, and no transaction stays open between them. Reading on raises
+    DatabaseAway.
     """
-    query = _listed(workspace, period, wanted).order_by(UsageRecord.started_at, UsageRecord.id).limit(_CALLS_AT_ONCE)
-    found: Sequence[Row[Any]] = ()
-    while not found or len(found) == _CALLS_AT_ONCE:
-        with _away():
-            found = db.session.execute(query.where(*_after(found[-1])) if found else query).all()
-            db.session.rollback()
-        yield from found
-        if not found:
-            return
+    query = _listed(workspace, period, wanted).order_by(UsageRecord.started_at, UsageRecord.id)
+    return _read_on(query.limit(_CALLS_AT_ONCE))
 
 
 def page(
@@ -315,6 +309,17 @@ def _take(found: Report, part: Part, row: Any, wanted: Wanted) -> None:
     ):
         known = name in sums_by_name or len(sums_by_name) < MOST_NAMES
         sums_by_name.setdefault(name if known else OTHERS, Figures()).add(figures)
+
+
+def _read_on(query: Select[Any]) -> Iterator[Row[Any]]:
+    found: Sequence[Row[Any]] = ()
+    while not found or len(found) == _CALLS_AT_ONCE:
+        with _away():
+            found = db.session.execute(query.where(*_after(found[-1])) if found else query).all()
+            db.session.rollback()
+        yield from found
+        if not found:
+            return
 
 
 def _listed(workspace: Workspace, period: Period, wanted: Wanted) -> Select[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from wtforms import HiddenField, StringField, TextAreaField
-from wtforms.validators import InputRequired, Length
+from wtforms.validators import DataRequired, Length
 
 from blueprints.forms import PortalForm, stripped
 
@@ -19,7 +19,7 @@ class AskForm(PortalForm):
 
     model = StringField(
         "Model",
-        [InputRequired("Enter a model"), Length(max=_LONGEST_MODEL, message="This is longer than the name of a model")],
+        [DataRequired("Enter a model"), Length(max=_LONGEST_MODEL, message="This is longer than the name of a model")],
         filters=[stripped],
         render_kw={"list": "models", "autocomplete": "off", "spellcheck": "false"},
     )
@@ -28,7 +28,7 @@ class AskForm(PortalForm):
     )
     message = TextAreaField(
         "Message",
-        [InputRequired("Write a message"), Length(max=MOST_CHARACTERS, message=_too_long)],
+        [DataRequired("Write a message"), Length(max=MOST_CHARACTERS, message=_too_long)],
         filters=[stripped],
         render_kw={"rows": 5},
     )

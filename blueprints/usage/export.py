@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
+from flask import Flask
+
 from services.money import as_usd
 from services.usage import cost_is_unknown
 
@@ -28,6 +30,16 @@ def lines(calls: Iterable[Any]) -> Iterator[str]:
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
+
+
+def within(app: Flask, pieces: Iterator[str]) -> Iterator[str]:
+    """Yield the pieces after the request is over; each is made with the app at hand, and none keeps a connection."""
+    while True:
+        with app.app_context():
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 def _cell(value: Any) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, current_app, render_template, request, stream_with_context, url_for
+from flask import Flask, Response, current_app, render_template, request, url_for
 
 from blueprints.guards import current_role, current_workspace, role_required
 from blueprints.presenters import provider_title, spending_standings
@@ -102,9 +101,10 @@ def download() -> Response:
     """Send every call of the range and the filter, however many there are."""
     workspace, question = current_workspace(), _question()
     period = question.period()
-    lines: Iterator[str] = export.lines(usage.calls(workspace, period, question.wanted))
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    lines = export.within(app, export.lines(usage.calls(workspace, period, question.wanted)))
     name = f"usage-{workspace.slug}-{period.start:%Y-%m-%d}-{question.range}.csv"
-    response = Response(stream_with_context(lines), content_type="text/csv; charset=utf-8; header=present")
+    response = Response(lines, content_type="text/csv; charset=utf-8; header=present")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
