@@ -33,6 +33,7 @@ from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
 from services import logs, parts
 from services.digest import Digester
+from services.gateway.breaker import Breakers
 from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
@@ -128,9 +129,18 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
         auth_failures_per_minute=settings.auth_failures_per_minute,
         providers=provider_table(
-            openai_base_url=settings.openai_base_url, openrouter_base_url=settings.openrouter_base_url
+            openai_base_url=settings.openai_base_url,
+            openrouter_base_url=settings.openrouter_base_url,
+            declared=settings.declared_providers or (),
         ),
         upstream=Upstream(
             connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
         ),
+        breakers=Breakers(
+            failures=settings.breaker_failures,
+            pause_seconds=settings.breaker_seconds,
+            trial_seconds=settings.breaker_seconds,
+        ),
+        provider_retries=settings.provider_retries,
+        provider_total_seconds=settings.provider_total_seconds,
     )

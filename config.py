@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from services.gateway.declared import read_providers
+from services.gateway.providers import Provider
 from services.plans import PlanTable
 from services.secret import Secret
 
@@ -73,6 +75,10 @@ def _path(value: str) -> Path:
 
 def _plans(value: str) -> PlanTable:
     return PlanTable.read(_path(value))
+
+
+def _declared_providers(value: str) -> tuple[Provider, ...]:
+    return read_providers(_path(value), _http_url)
 
 
 def _http_url(value: str) -> str:
@@ -218,8 +224,24 @@ class Settings:
     openrouter_base_url: str = _setting(
         _http_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
     )
+    declared_providers: tuple[Provider, ...] | None = _setting(
+        _declared_providers,
+        None,
+        "TOML file that declares further OpenAI-compatible servers, see [providers.md](providers.md).",
+        shown="none",
+    )
     provider_connect_seconds: float = _setting(_seconds, "5", "Longest wait for a connection to a provider.")
     provider_read_seconds: float = _setting(_seconds, "300", "Longest wait for the next byte of a provider's answer.")
+    provider_total_seconds: float = _setting(
+        _seconds, "600", "Longest wait for a whole answer, or for the first byte of a stream, all tries together."
+    )
+    provider_retries: int = _setting(
+        _number(0, 5), "1", "How often a provider that failed is asked again when no other serves the model."
+    )
+    breaker_failures: int = _setting(
+        _number(1, 1000), "5", "Failures in a row after which a provider key is not used for a while."
+    )
+    breaker_seconds: float = _setting(_seconds, "30", "How long that while is; then one call tries again.")
     max_body_mb: int = _setting(_number(1, 1024), "10", "Largest request body, in megabytes of 1,000,000 bytes.")
     auth_failures_per_minute: int = _setting(
         _number(1, 1_000_000), "6000", "Failed authentications that one address may make on /v1 in a minute."
@@ -238,7 +260,11 @@ class Settings:
 
 
 # Where the field holds something other than the text that the setting gives.
-_OTHER_NAMES = {"master_keys": "ARKA_MASTER_KEY", "plans": "ARKA_PLANS_FILE"}
+_OTHER_NAMES = {
+    "declared_providers": "ARKA_PROVIDERS_FILE",
+    "master_keys": "ARKA_MASTER_KEY",
+    "plans": "ARKA_PLANS_FILE",
+}
 
 _NAMES = {
     _OTHER_NAMES.get(field.name, PREFIX + field.name.upper()): field

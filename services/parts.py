@@ -9,6 +9,7 @@ from flask import current_app
 
 from models.quick import Quick
 from services.digest import Digester
+from services.gateway.breaker import Breakers
 from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
@@ -35,6 +36,10 @@ class Parts:
     auth_failures_per_minute: int
     providers: dict[str, Provider]
     upstream: Upstream
+    breakers: Breakers
+    # How often a provider is asked again, and how long a call may take until its answer begins, or is there whole.
+    provider_retries: int
+    provider_total_seconds: float
 
 
 def parts() -> Parts:

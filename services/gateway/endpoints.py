@@ -6,7 +6,7 @@ events of their streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -70,6 +70,8 @@ class Endpoint:
     input_fields: tuple[str, ...] = field(default=())
     # The field of a whole answer that holds what the model wrote; None: nothing was written.
     written_field: str | None = None
+    # What must not be switched on, each with the reason.
+    not_offered: Mapping[str, str] = field(default_factory=dict)
 
     def usage_of(self, report: Any) -> Usage:
         """Read a report of usage; what is no count is left out."""
@@ -172,6 +174,8 @@ _ROWS = (
         ends_with_done=False,
         input_fields=("input", "instructions", "tools", "text"),
         written_field="output",
+        # Its usage would never be told here, and its answer could not be fetched.
+        not_offered={"background": "Responses in the background are not offered: they could not be fetched here."},
     ),
 )
 ENDPOINTS = {row.name: row for row in _ROWS}

@@ -7,17 +7,22 @@
 | limits the rate (429) | 429 | ``provider_rate_limited`` |
 | refuses the request (400, 404, 409, 413, 422) | the same | ``provider_error`` |
 | fails or does anything else | 502 | ``provider_error`` |
-| cannot be reached, or not in time | 503 | ``provider_unreachable`` |
+| sends something that is no answer, or more than anybody wants to keep | 502 | ``provider_error`` |
+| cannot be reached, or not in time, or has just failed several times | 503 | ``provider_unreachable`` |
 
 401 is never passed on, so that nobody takes it for a word about their own API key.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from services.errors import PortalError, ProviderFailed
-from services.gateway.provider_answers import NO_CREDIT, error_in, state_seen, words_of
+from services.gateway.provider_answers import LONGEST_WORDS, NO_CREDIT, error_in, state_seen, words_of
 from services.gateway.providers import Provider
 from services.secret import Secret
 
@@ -38,10 +43,12 @@ def unreachable(provider: Provider, reason: str) -> ProviderFailed:
     )
 
 
-def refusal(provider: Provider, status: int, retry_after: str | None, content: bytes, key: Secret) -> PortalError:
+def refusal(
+    provider: Provider, status: int, retry_after: str | None, content: bytes, key: Secret | None
+) -> PortalError:
     """The provider answered with something other than 200."""
     error = error_in(content)
-    words = words_of(error, key)
+    words = words_of(error, key or Secret(""))
     said = f"{provider.title} said: {words}" if words else f"{provider.title} answered with status {status}."
     if status == 401:
         return ProviderFailed(
@@ -52,18 +59,48 @@ def refusal(provider: Provider, status: int, retry_after: str | None, content: b
     if state_seen(status, error) == NO_CREDIT:
         return ProviderFailed(said, status=402, code="provider_out_of_credit", headers=_NO_RETRY)
     if status == 429:
-        seconds = int(retry_after) if retry_after and retry_after.isdigit() else None
-        return ProviderFailed(said, status=429, code="provider_rate_limited", retry_after=seconds)
+        return ProviderFailed(said, status=429, code="provider_rate_limited", retry_after=seconds_of(retry_after))
     if status in _ABOUT_THE_REQUEST:
         param = error.get("param")
         return ProviderFailed(said, status=status, param=param if isinstance(param, str) else None)
     return ProviderFailed(said, headers={} if status >= 500 else _NO_RETRY)
 
 
+def left_alone(provider: Provider, seconds: int) -> ProviderFailed:
+    """The provider has failed several times in a row and is not asked for a while."""
+    return ProviderFailed(
+        f"{provider.title} could not be reached: it has just failed several times in a row.",
+        status=503,
+        code="provider_unreachable",
+        retry_after=seconds,
+    )
+
+
+def no_answer(provider: Provider, what: str) -> ProviderFailed:
+    """The provider answered with status 200 and nothing that is an answer."""
+    return ProviderFailed(f"{provider.title} answered with something that is {what}.")
+
+
+def seconds_of(retry_after: str | None) -> int | None:
+    """Return the seconds of a Retry-After header, which may be a date; None when it tells none.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    if retry_after is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,6}", retry_after.strip()):
+        return int(retry_after)
+    try:
+        moment = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0, math.ceil(moment.timestamp() - time.time()))
+
+
 def broken_stream(error: dict[str, Any]) -> ProviderFailed:
     """The provider told of a failure in the middle of a stream."""
     words = str(error.get("message") or "").split()
-    said = f"The provider said: {' '.join(words)[:_LONGEST_WORDS]}" if words else None
+    said = f"The provider said: {' '.join(words)[:LONGEST_WORDS]}" if words else None
     return ProviderFailed(said or "The provider failed in the middle of its answer.")
 
 

@@ -1,7 +1,11 @@
-"""The providers as data. A new OpenAI-compatible provider is a new row, never an ``if`` in the relay."""
+"""The providers as data. A new OpenAI-compatible provider is a new row, never an ``if`` in the relay.
+
+The first rows are ours; others are declared by the operator (``services/gateway/declared.py``).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -13,22 +17,48 @@ class Provider:
     title: str
     base_url: str
     # What a saved key is tried with: an authenticated GET that costs nothing.
-    check_path: str
+    check_path: str = "/models"
+    # How a key is checked: as OpenAI's, as OpenRouter's, or by the list of models alone.
+    key_check: str = "models"
+    # Where a customer finds a key: an address, or words; empty when nobody said.
+    keys_url: str = ""
+    # Without: every workspace is connected.
+    needs_key: bool = True
     # Models are named ``vendor/model`` here; a plain name such as ``gpt-4o`` does not belong to it.
-    names_have_vendor: bool
+    names_have_vendor: bool = False
+    # A stream tells its usage when ``stream_options`` ask for it. Others tell it always, or cannot be asked.
+    usage_on_request: bool = True
+    # Declared by the operator: its models are ``name/model`` here, and these by their own name too.
+    declared: bool = False
+    models: frozenset[str] = frozenset()
 
     def url(self, path: str) -> str:
         return self.base_url + path
 
 
-def provider_table(*, openai_base_url: str, openrouter_base_url: str) -> dict[str, Provider]:
+def provider_table(
+    *, openai_base_url: str, openrouter_base_url: str, declared: Iterable[Provider] = ()
+) -> dict[str, Provider]:
     """Return the providers by name, the one to prefer first.
 
     The check of OpenRouter is https://openrouter.ai/docs/api-reference/api-keys/get-current-api-key; OpenAI has no
-    such call, so its list of models serves.
+    such call, so its list of models serves. OpenRouter ends every stream with its usage, unasked
+    (https://openrouter.ai/docs/use-cases/usage-accounting).
     """
     rows = (
-        Provider("openai", "OpenAI", openai_base_url, "/models", names_have_vendor=False),
-        Provider("openrouter", "OpenRouter", openrouter_base_url, "/key", names_have_vendor=True),
+        Provider(
+            "openai", "OpenAI", openai_base_url, key_check="openai", keys_url="https://platform.openai.com/api-keys"
+        ),
+        Provider(
+            "openrouter",
+            "OpenRouter",
+            openrouter_base_url,
+            check_path="/key",
+            key_check="openrouter",
+            keys_url="https://openrouter.ai/settings/keys",
+            names_have_vendor=True,
+            usage_on_request=False,
+        ),
+        *declared,
     )
     return {row.name: row for row in rows}

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from services import provider_keys
-from services.errors import InvalidRequest, PortalError, ProviderFailed
-from services.gateway import estimate, faults, sse
+from services import provider_keys, spending
+from services.errors import InvalidRequest
+from services.gateway import attempts, brain, estimate, sse
+from services.gateway.attempts import Begun, Question
 from services.gateway.endpoints import Endpoint, Seen
-from services.gateway.routing import Route, routes
+from services.gateway.routing import Route, routes, usable
 from services.gateway.simulator import PROVIDER, simulate
 from services.gateway.stream import Stream
-from services.gateway.upstream import Answer, Unreachable
 from services.json_input import read_object
 from services.metering import Call
 from services.parts import parts
-from services.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +29,35 @@ class Reply:
     status: int
     content_type: str
     body: bytes | Stream
+    # Those of the provider that may be passed on.
+    headers: dict[str, str] = field(default_factory=dict)
 
 
-def answer(call: Call, endpoint: Endpoint, body: bytes) -> Reply:
-    """Answer a request of one of the ENDPOINTS. Raises InvalidRequest or ProviderFailed."""
+def answer(call: Call, endpoint: Endpoint, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+    """Answer a request of one of the ENDPOINTS; ``headers`` go to the provider as they are.
+
+    Raises InvalidRequest, ProviderFailed, and what spending limits and the simulator raise.
+    """
     request = read_object(body)
     model = request.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("You must provide a 'model' parameter.", param="model")
+    for name, reason in endpoint.not_offered.items():
+        if request.get(name) is True:
+            raise InvalidRequest(reason, param=name)
     call.model = model
     call.streamed = endpoint.note is not None and request.get("stream") is True
     if call.key.environment == "test":
         return _simulate(call, endpoint, request)
-    return _relay(call, endpoint, request, body)
+    return _relay(call, endpoint, request, body, headers or {})
 
 
 def _simulate(call: Call, endpoint: Endpoint, request: dict[str, Any]) -> Reply:
-    simulation = simulate(endpoint.name, request, created=int(time.time()))
     call.provider = PROVIDER
+    if brain.is_alias(request["model"]):
+        _choose(call, endpoint, request, brain.known_providers())
+        request = request | {"model": call.model}
+    simulation = simulate(endpoint.name, request, int(time.time()))
     call.input_tokens, call.output_tokens = simulation.input_tokens, simulation.output_tokens
     if not call.streamed:
         return Reply(200, "application/json", orjson.dumps(simulation.complete()))
@@ -55,64 +66,67 @@ def _simulate(call: Call, endpoint: Endpoint, request: dict[str, Any]) -> Reply:
     return Reply(200, sse.CONTENT_TYPE, stream)
 
 
-def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes) -> Reply:
-    tools = parts()
-    connected = provider_keys.connected(call.key.workspace_id)
-    route = routes(request["model"], connected, tools.providers)[0]
-    call.provider, call.provider_model = route.provider.name, route.model
-    key = provider_keys.unseal(connected[route.provider.name])
-    try:
-        url = route.provider.url("/" + endpoint.name)
-        found = tools.upstream.send("POST", url, key, _body_for(route, request, body))
-    except Unreachable as error:
-        raise faults.unreachable(route.provider, error.reason) from error
-    if found.status != 200:
-        raise _refusal(route, found, key)
-    if call.streamed and found.content_type.startswith(sse.CONTENT_TYPE):
+def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes, headers: Mapping[str, str]) -> Reply:
+    keys = provider_keys.connected(call.key.workspace_id)
+    possible = _routes(call, endpoint, request, keys)
+    spending.hold(
+        call,
+        [(route.provider.name, route.model) for route in possible],
+        input_tokens=estimate.most_input_tokens(endpoint, request, body),
+        output_tokens=estimate.most_output_tokens(endpoint, request),
+    )
+    question = Question(endpoint, request, body, call.streamed, headers)
+    found = attempts.ask(call, question, possible, keys)
+    if isinstance(found, Begun):
         return _streamed(call, endpoint, request, found)
-    return _whole(call, endpoint, request, route, found)
+    call.streamed = False
+    _count(
+        call,
+        endpoint,
+        found.answer.get("usage"),
+        lambda: estimate.input_tokens(endpoint, request),
+        lambda: endpoint.written_bytes(found.answer),
+    )
+    return Reply(200, found.headers.pop("Content-Type"), found.content, found.headers)
 
 
-def _streamed(call: Call, endpoint: Endpoint, request: dict[str, Any], found: Answer) -> Reply:
-    asked_tokens = estimate.input_tokens(endpoint, request)
+def _routes(call: Call, endpoint: Endpoint, request: dict[str, Any], keys: Mapping[str, object]) -> list[Route]:
+    """Return where the call may go, the first choice first."""
+    providers = parts().providers
+    connected = usable(keys, providers)
+    if not brain.is_alias(request["model"]):
+        return routes(request["model"], connected, providers)
+    chosen = _choose(call, endpoint, request, connected)
+    found = routes(chosen.model, connected, providers)
+    return sorted(found, key=lambda route: route.provider.name != chosen.provider)
+
+
+def _choose(
+    call: Call, endpoint: Endpoint, request: dict[str, Any], connected: set[str] | frozenset[str]
+) -> brain.Choice:
+    chosen = brain.choose(request, endpoint.name, connected)
+    call.requested_model, call.model, call.route_reason = request["model"], chosen.model, chosen.reason
+    return chosen
+
+
+def _streamed(call: Call, endpoint: Endpoint, request: dict[str, Any], found: Begun) -> Reply:
+    # Now, so that a long stream does not keep a large request in memory.
+    asked = estimate.input_tokens(endpoint, request)
 
     def count(seen: Seen) -> None:
-        _count(call, endpoint, seen.usage, asked_tokens, seen.text_bytes)
+        _count(call, endpoint, seen.usage, lambda: asked, lambda: seen.text_bytes)
 
-    stream = Stream(found.chunks(), call, sse.StreamReader(endpoint), close_source=found.close, count=count)
-    return Reply(200, found.content_type, stream)
+    reader = sse.StreamReader(endpoint, without_usage=found.without_usage)
+    stream = Stream(found.chunks, call, reader, close_source=found.answer.close, count=count)
+    return Reply(200, found.headers.pop("Content-Type"), stream, found.headers)
 
 
-def _count(call: Call, endpoint: Endpoint, report: Any, asked_tokens: int, written_bytes: int) -> None:
+def _count(
+    call: Call, endpoint: Endpoint, report: Any, asked: Callable[[], int], written_bytes: Callable[[], int]
+) -> None:
     """Take over the counts that the provider told, and estimate those that it did not."""
     usage = endpoint.usage_of(report)
     call.estimated = usage.input_tokens is None or usage.output_tokens is None
-    call.input_tokens = asked_tokens if usage.input_tokens is None else usage.input_tokens
-    call.output_tokens = estimate.tokens(written_bytes) if usage.output_tokens is None else usage.output_tokens
+    call.input_tokens = asked() if usage.input_tokens is None else usage.input_tokens
+    call.output_tokens = estimate.tokens(written_bytes()) if usage.output_tokens is None else usage.output_tokens
     call.cached_input_tokens = usage.cached_input_tokens
-
-
-def _body_for(route: Route, request: dict[str, Any], body: bytes) -> bytes:
-    """Return the caller's own bytes, unless the model has another name at this provider."""
-    return body if route.model == request["model"] else orjson.dumps(request | {"model": route.model})
-
-
-def _whole(call: Call, endpoint: Endpoint, request: dict[str, Any], route: Route, found: Answer) -> Reply:
-    try:
-        content = found.read()
-        told = orjson.loads(content)
-        report = told.get("usage")
-    except Unreachable as error:
-        raise faults.unreachable(route.provider, error.reason) from error
-    except (orjson.JSONDecodeError, AttributeError) as error:
-        raise ProviderFailed(f"{route.provider.title} answered with something that is not JSON.") from error
-    _count(call, endpoint, report, estimate.input_tokens(endpoint, request), endpoint.written_bytes(told))
-    return Reply(200, found.content_type, content)
-
-
-def _refusal(route: Route, answer: Answer, key: Secret) -> PortalError:
-    try:
-        content = answer.read(faults.MOST_BYTES)
-    except Unreachable:
-        content = b""
-    return faults.refusal(route.provider, answer.status, answer.retry_after, content, key)

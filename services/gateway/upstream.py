@@ -1,102 +1,229 @@
-"""Requests to providers: kept-alive connections, verified certificates, bounded waits, no redirects."""
+"""Requests to providers, and their answers as they come. Redirects are not followed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import http.client
+import ssl
+import time
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-import urllib3
-from urllib3.exceptions import HTTPError, SSLError
-from urllib3.exceptions import TimeoutError as TooLate
-
+from services.gateway.connections import Connection, Connections, Origin
 from services.secret import Secret
 
-_CONNECTIONS_PER_PROVIDER = 256
+# An answer that is taken whole is kept in memory.
+MOST_BYTES = 64_000_000
 _CHUNK_BYTES = 64 * 1024
 _USER_AGENT = "arka-portal"
+_ZIPPED = {"gzip", "x-gzip", "deflate"}
+_BROKEN = "the connection failed"
+# How a connection fails that the other side has closed.
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class Unreachable(Exception):
-    """No answer, or a broken one. ``reason`` is a public half-sentence without address or key."""
+    """No answer, or a broken one. ``reason`` is a public half-sentence without address or key.
 
-    def __init__(self, reason: str) -> None:
+    ``taken`` says that the request was handed over whole, so that it may be carried out although no answer came.
+    """
+
+    def __init__(self, reason: str, *, late: bool = False, taken: bool = True) -> None:
         self.reason = reason
+        self.late = late
+        self.taken = taken
         super().__init__(reason)
 
 
-@dataclass(frozen=True, slots=True)
+class TooLarge(Exception):
+    """The answer is larger than anybody wants to keep."""
+
+
 class Answer:
     """A provider's answer whose body has not been read yet. Close it, or read it to its end."""
 
-    status: int
-    content_type: str
-    retry_after: str | None
-    _response: urllib3.BaseHTTPResponse
+    def __init__(self, response: http.client.HTTPResponse, connection: Connection, pool: Connections) -> None:
+        self.status = response.status
+        self.content_type = response.getheader("Content-Type") or "application/json"
+        self.retry_after = response.getheader("Retry-After")
+        self._coding = (response.getheader("Content-Encoding") or "identity").strip().lower()
+        self._response = response
+        self._connection = connection
+        self._pool = pool
+        self._open = True
+
+    def header(self, name: str) -> str | None:
+        return self._response.getheader(name)
 
     def read(self, most: int | None = None) -> bytes:
-        """Return the body, at most ``most`` bytes of it. Raises Unreachable when it breaks off."""
+        """Return the body, or its first ``most`` bytes.
+
+        Raises Unreachable when it breaks off, and TooLarge when it is larger than any answer may be.
+        """
+        pieces, size = [], 0
         try:
-            return self._response.read(most, decode_content=True)
-        except (HTTPError, OSError) as error:
-            raise Unreachable(_reason(error)) from error
+            for piece in self.chunks():
+                pieces.append(piece)
+                size += len(piece)
+                if most is not None and size >= most:
+                    break
+                if size > MOST_BYTES:
+                    raise TooLarge
         finally:
             self.close()
+        return b"".join(pieces)[:most]
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body's bytes as they arrive. Raises Unreachable when it breaks off."""
-        try:
-            while chunk := self._response.read1(_CHUNK_BYTES):
-                yield chunk
-        except (HTTPError, OSError) as error:
-            raise Unreachable(_reason(error)) from error
+        return self._raw_chunks() if self._coding == "identity" else self._unzipped()
+
+    def let_run(self) -> None:
+        """Bound only the waits from here on, and no longer the whole: a stream may take its time."""
+        self._connection.until = None
 
     def close(self) -> None:
         """Give the connection back, or drop it when there is more to come on it."""
-        if not getattr(self._response, "isclosed", lambda: True)():
-            self._response.close()
-        self._response.release_conn()
+        if not self._open:
+            return
+        self._open = False
+        response = self._response
+        complete = response.isclosed() or response.length == 0
+        keep = complete and not response.will_close
+        response.close()
+        if keep:
+            self._pool.give_back(self._connection)
+        else:
+            self._connection.close()
+
+    def _raw_chunks(self) -> Iterator[bytes]:
+        response = self._response
+        try:
+            while chunk := response.read1(_CHUNK_BYTES):
+                yield chunk
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            # What is left of it must not be taken for the answer to the next request.
+            response.will_close = True
+            raise _unreachable(error) from error
+        if response.length:
+            # http.client tells only of chunks that break off.
+            response.will_close = True
+            raise Unreachable(_BROKEN)
+
+    def _unzipped(self) -> Iterator[bytes]:
+        """Unpack an answer of a provider that compresses although it was asked not to."""
+        if self._coding not in _ZIPPED:
+            raise Unreachable("it answered in a coding that nobody asked for")
+        unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        for chunk in self._raw_chunks():
+            while chunk:
+                try:
+                    piece = unpack.decompress(chunk, _CHUNK_BYTES)
+                except zlib.error as error:
+                    raise Unreachable("its answer could not be unpacked") from error
+                if piece:
+                    yield piece
+                chunk = unpack.unconsumed_tail
+        if not unpack.eof:
+            raise Unreachable(_BROKEN)
 
 
 class Upstream:
-    """The connection pools of one process."""
+    """Sends requests over the kept connections of one process."""
 
     def __init__(self, *, connect_seconds: float, read_seconds: float) -> None:
-        self._timeout = urllib3.Timeout(connect=connect_seconds, read=read_seconds)
-        self._pool = urllib3.PoolManager(maxsize=_CONNECTIONS_PER_PROVIDER, block=False, retries=False)
+        self._connections = Connections(connect_seconds=connect_seconds)
+        self._read_seconds = read_seconds
 
     def send(
-        self, method: str, url: str, key: Secret, body: bytes | None = None, *, read_seconds: float | None = None
+        self,
+        method: str,
+        url: str,
+        key: Secret | None,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        read_seconds: float | None = None,
+        until: float | None = None,
     ) -> Answer:
-        """Send a request with the provider key and return the answer's head.
+        """Send a request, with the provider key if there is one, and return the answer's head.
 
-        ``read_seconds`` shortens the wait for an answer. Raises Unreachable.
+        ``read_seconds`` shortens the wait for each byte; ``until`` ends all waits, as ``time.monotonic`` tells it.
+        Raises Unreachable.
         """
-        headers = {
-            "Authorization": f"Bearer {key.reveal()}",
-            "User-Agent": _USER_AGENT,
-            # Bytes are passed on as they come, so they must not come compressed.
-            "Accept-Encoding": "identity",
-        }
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        timeout = self._timeout if read_seconds is None else urllib3.Timeout(connect=read_seconds, read=read_seconds)
+        origin, path = _place(url)
+        head = _head(method, origin, path, key, body, headers or {})
+        request = _Request(method, head, body or b"", read_seconds or self._read_seconds, until)
+        kept = self._connections.take_idle(origin)
+        if kept is not None:
+            try:
+                return self._ask(kept, request)
+            except Unreachable as error:
+                # One that was closed while it lay idle has not taken the whole request, so nothing is done twice.
+                if error.taken or error.late:
+                    raise
+        return self._ask(self._connect(origin, request), request)
+
+    def _connect(self, origin: Origin, request: _Request) -> Connection:
         try:
-            response = self._pool.request(
-                method, url, body=body, headers=headers, preload_content=False, redirect=False, timeout=timeout
-            )
-        except (HTTPError, OSError) as error:
-            raise Unreachable(_reason(error)) from error
-        return Answer(
-            response.status,
-            response.headers.get("Content-Type", "application/json"),
-            response.headers.get("Retry-After"),
-            response,
-        )
+            return self._connections.open(origin, request.seconds_left())
+        except (OSError, ValueError) as error:
+            raise _unreachable(error, taken=False) from error
+
+    def _ask(self, connection: Connection, request: _Request) -> Answer:
+        connection.wait_seconds, connection.until = request.wait_seconds, request.until
+        sent = False
+        try:
+            # It may answer before it has read all, and close: then there is something to read all the same.
+            with contextlib.suppress(*_CLOSED):
+                connection.send(request.head, request.body)
+                sent = True
+            return Answer(connection.answer(request.method), connection, self._connections)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            raise _unreachable(error, taken=sent) from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, TooLate):
-        return "it did not answer in time"
-    if isinstance(error, SSLError):
-        return "its certificate could not be verified"
-    return "the connection failed"
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    head: bytes
+    body: bytes
+    wait_seconds: float
+    until: float | None
+
+    def seconds_left(self) -> float:
+        return self.wait_seconds if self.until is None else min(self.wait_seconds, self.until - time.monotonic())
+
+
+_place = lru_cache(maxsize=256)(Origin.of)
+
+
+def _head(
+    method: str, origin: Origin, path: str, key: Secret | None, body: bytes | None, headers: Mapping[str, str]
+) -> bytes:
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {origin.name}",
+        f"User-Agent: {_USER_AGENT}",
+        # Bytes are passed on as they come, so they must not come compressed.
+        "Accept-Encoding: identity",
+    ]
+    if key is not None:
+        lines.append(f"Authorization: Bearer {key.reveal()}")
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if not all(line.isascii() and line.isprintable() for line in lines):
+        # A line break would begin another header.
+        raise ValueError("a header holds what no header may hold")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _unreachable(error: Exception, *, taken: bool = True) -> Unreachable:
+    if isinstance(error, TimeoutError):
+        return Unreachable("it did not answer in time", late=True, taken=taken)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unreachable("its certificate could not be verified", taken=taken)
+    return Unreachable(_BROKEN, taken=taken)

@@ -68,7 +68,11 @@ FAULTS = {
     "redirect": "302 to this address, else to the same path under the name localhost",
     "no-usage": "an answer without usage",
     "cookies": "two Set-Cookie headers",
-    "gzip": "a whole answer in gzip coding",
+    "gzip": "an answer in gzip coding, although nobody asked for it",
+    "drip": "the headers, then a byte of a whole answer every so many seconds (else 0.05)",
+    "error-body": "status 200 and a body that holds nothing but an error",
+    "no-stream-options": "a request with stream_options is refused as wrong",
+    "hang-up": "a good answer, after which the connection is closed without a word",
 }
 MODEL_PREFIX = "fault-"
 ENDPOINTS = {
@@ -83,6 +87,7 @@ SPOILT = {
     "error-event": wire.with_error_event,
     "cookies": wire.with_cookies,
     "gzip": wire.zipped,
+    "error-body": wire.error_in_body,
 }
 
 
@@ -326,6 +331,8 @@ class FakeProvider:
         if not isinstance(body.get("model"), str):
             return wire.no_model(flavour)
         name = fault.name if fault else ""
+        if name == "no-stream-options" and "stream_options" in body:
+            return wire.error_answer(flavour, 400, "Unknown parameter: 'stream_options'.", param="stream_options")
         text = "x" * int(fault.number(10_000_000)) if fault and name == "big-line" else None
         try:
             return ENDPOINTS[endpoint](Question(flavour, body, text, with_usage=name != "no-usage"))
@@ -422,6 +429,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer, fault = provider.answer_to(request)
             self._deliver(answer, fault)
             request.outcome = "answered"
+            self.close_connection = self.close_connection or (fault is not None and fault.name == "hang-up")
         except _Cut:
             request.outcome = "cut"
             self.close_connection = True
@@ -470,7 +478,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Cut
         self._wait(provider.answer_delay_seconds + (delay if answer.events is None else 0))
         self._send_head(answer)
-        if answer.events is None:
+        if fault and name == "drip" and answer.events is None:
+            self._drip(answer.body, fault.number(0.05))
+        elif answer.events is None:
             self._write(answer.body)
         else:
             self._send_events(answer.events, delay, int(fault.number(2)) if fault and name == "stall" else None)
@@ -509,6 +519,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._write_chunk(event)
         if self.request_version != "HTTP/1.0":
             self._write(b"0\r\n\r\n")
+
+    def _drip(self, body: bytes, seconds: float) -> None:
+        for place in range(len(body)):
+            self._wait(seconds)
+            self._write(body[place : place + 1])
 
     def _write_chunk(self, data: bytes) -> None:
         self._write(data if self.request_version == "HTTP/1.0" else b"%x\r\n%b\r\n" % (len(data), data))

@@ -600,9 +600,19 @@ def with_error_event(answer: Answer) -> Answer:
     return replace(answer, events=(*kept, event(data)))
 
 
-def zipped(answer: Answer) -> Answer:
+def error_in_body(answer: Answer) -> Answer:
+    """What OpenRouter answers when a model fails after it has begun. Streams are left alone."""
     if answer.events is not None:
         return answer
+    error = {"code": 502, "message": "Provider returned error"}
+    return json_answer({"error": error, "user_id": "user_2fakefakefakefakefakefake"})
+
+
+def zipped(answer: Answer) -> Answer:
+    if answer.events is not None:
+        body = gzip.compress(b"".join(answer.events))
+        halves = (body[: len(body) // 2], body[len(body) // 2 :])
+        return replace(answer, events=halves).with_headers(("Content-Encoding", "gzip"))
     return replace(answer, body=gzip.compress(answer.body)).with_headers(("Content-Encoding", "gzip"))
 
 
