@@ -16,6 +16,7 @@ from blueprints import (
     account,
     assets,
     errors,
+    found,
     health,
     home,
     hooks,
@@ -28,6 +29,7 @@ from blueprints import (
     v1,
     workspace,
 )
+from blueprints.mail_texts import mail_renderer
 from blueprints.template_tools import init_templates
 from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
@@ -37,6 +39,7 @@ from services.gateway.breaker import Breakers
 from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
+from services.mail_transport import Folder, Post, Relay
 from services.rate_limits import RateLimits, storage_from_uri
 from services.vault import Vault
 
@@ -63,10 +66,23 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     hooks.init_app(app)
     errors.init_app(app)
     bind_extensions(app)
-    parts.install(app.extensions, make_parts(settings))
+    parts.install(app.extensions, make_parts(settings, make_post(settings, app)))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, playground, usage, workspace, keys, providers, scopes, v1):
+    for blueprint in (
+        health,
+        home,
+        account,
+        overview,
+        playground,
+        usage,
+        workspace,
+        keys,
+        providers,
+        scopes,
+        found,
+        v1,
+    ):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app
@@ -115,7 +131,14 @@ def bind_extensions(app: Flask) -> None:
     limiter.init_app(app)
 
 
-def make_parts(settings: config.Settings) -> parts.Parts:
+def make_post(settings: config.Settings, app: Flask) -> Post:
+    """Build what mail is written and sent with."""
+    if settings.smtp_url is not None:
+        return Post(mail_renderer(app), Relay(settings.smtp_url, settings.mail_from))
+    return Post(mail_renderer(app), Folder(settings.instance_path / "mail", settings.mail_from))
+
+
+def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
     """Build the tools of the services."""
     return parts.Parts(
         quick=Quick(settings.database_url),
@@ -143,4 +166,5 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         ),
         provider_retries=settings.provider_retries,
         provider_total_seconds=settings.provider_total_seconds,
+        post=post,
     )

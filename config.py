@@ -14,6 +14,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ import click
 
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
+from services.mail_transport import SmtpServer, read_sender
 from services.plans import PlanTable
 from services.secret import Secret
 
@@ -249,6 +251,17 @@ class Settings:
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
     sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
+    smtp_url: SmtpServer | None = _setting(
+        SmtpServer.read,
+        None,
+        "Mail server: smtp://user:password@host:587, or smtps://. STARTTLS is required unless the server is on this "
+        "machine or the address ends in ?starttls=off.",
+        shown="none: mail is written to files in mail of the instance folder",
+        secret=True,
+    )
+    mail_from: Address = _setting(
+        read_sender, None, "Sender of the portal's mail.", shown="the brand, at no-reply@ the host of ARKA_PUBLIC_URL"
+    )
     plans: PlanTable = _setting(_plans, "services/plans.toml", "File with the table of plans.")
     demo: bool = _setting(
         _switch, "1", "1: the first start of an empty instance makes a demo workspace with a test key."
@@ -323,6 +336,8 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         "ratelimit_storage_uri": f"sqlite:///{instance / 'limits.db'}",
     }
     values |= {name: value for name, value in derived.items() if values[name] is None}
+    if values["mail_from"] is None:
+        values["mail_from"] = _default_sender(values["brand"], values["public_url"])
     try:
         instance.mkdir(parents=True, exist_ok=True, mode=0o700)
         if values["secret_key"] is None:
@@ -334,6 +349,15 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigurationError(f"A key file in {instance} is damaged: it {error}.") from None
     return values
+
+
+def _default_sender(brand: str, public_url: str) -> Address:
+    host = urlsplit(public_url).hostname or "localhost"
+    if ":" in host:
+        host = f"[IPv6:{host}]"
+    elif re.fullmatch(r"[\d.]+", host):
+        host = f"[{host}]"
+    return Address(" ".join(brand.split()), "no-reply", host)
 
 
 def _cores() -> int:

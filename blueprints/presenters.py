@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 
 from models import ApiKey, ApiKeySecret, AuditEvent, ProviderKey, Workspace
 from models.base import now
-from services import audit, custom_scopes, keys, provider_keys, rotation
+from services import audit, custom_scopes, keys, provider_keys, rotation, spending
 from services.gateway.simulator import PROVIDER as SIMULATOR
+from services.money import as_usd
 from services.parts import parts
 from services.permissions import PRESETS, SCOPE_MEANINGS, Role, Scope, may_manage_key
 from services.rotation import SecretUse
@@ -95,7 +96,16 @@ class KeyView:
     def restricted(self) -> bool:
         key = self.key
         lists = (key.allowed_models, key.allowed_networks, key.allowed_origins)
-        return any(lists) or key.requests_per_minute is not None
+        return any(lists) or key.requests_per_minute is not None or bool(self.spending_limits)
+
+    @property
+    def spending_limits(self) -> list[tuple[str, str]]:
+        """The key's spending limits in words, each with its amount in dollars."""
+        limits = (
+            ("Spending per month", self.key.monthly_limit_nano_usd),
+            ("Spending per day", self.key.daily_limit_nano_usd),
+        )
+        return [(title, f"${as_usd(nano_usd)}") for title, nano_usd in limits if nano_usd is not None]
 
     @property
     def kind_title(self) -> str:
@@ -216,23 +226,9 @@ def audit_lines(workspace: Workspace, *, limit: int, object_id: str | None = Non
     return [AuditLine(event, _ACTS.get(event.action, event.action)) for event in events]
 
 
-@dataclass(frozen=True, slots=True)
-class SpendingStanding:
-    """A spending limit and what is spent of it; ``held`` is for calls in progress."""
-
-    title: str
-    owner_id: str
-    period: str
-    limit_nano_usd: int
-    spent_nano_usd: int
-    held_nano_usd: int
-    resets_at: datetime
-
-
-def spending_standings(workspace: Workspace, owner_id: str | None = None) -> list[SpendingStanding]:
+def spending_standings(workspace: Workspace, owner_id: str | None = None) -> list[spending.Standing]:
     """Return how the spending limits of the workspace and its keys stand, or those of one of them."""
-    found: list[SpendingStanding] = []
-    return [standing for standing in found if owner_id in (None, standing.owner_id)]
+    return [standing for standing in spending.standing(workspace) if owner_id in (None, standing.owner_id)]
 
 
 @dataclass(frozen=True, slots=True)

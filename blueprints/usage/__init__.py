@@ -4,6 +4,4 @@ from flask import Blueprint
 
 bp = Blueprint("usage", __name__)
 
-from blueprints.usage import routes  # noqa: E402 - the file registers its routes on bp
-
-__all__ = ["bp", "routes"]
+from blueprints.usage import limits, routes  # noqa: E402, F401 - the files register their routes on bp

@@ -15,7 +15,7 @@ from models import Workspace
 from services import keys, usage
 from services.errors import DatabaseAway
 from services.parts import parts
-from services.permissions import Role
+from services.permissions import may_limit_spending
 from services.usage import PLAYGROUND, Figures, Period, Report, Wanted
 
 RANGES = {
@@ -112,14 +112,14 @@ def download() -> Response:
 def _limits(workspace: Workspace) -> dict[str, Any]:
     """What counts against the limits of the workspace, whatever the filter."""
     minutes = usage.minutes(workspace, usage.last_hours())
-    may_edit = current_role().includes(Role.ADMIN) and "usage.edit_limits" in current_app.view_functions
+    may_edit = may_limit_spending(current_role())
     return {
         "minutes": minutes,
         "busiest": max(minutes),
         "limit": parts().plans.requests_per_minute(workspace),
         "month": usage.total(workspace, usage.this_month()),
         "standings": spending_standings(workspace),
-        "edit_limits": url_for("usage.edit_limits") if may_edit else None,
+        "edit_limits": url_for("usage.limits") if may_edit else None,
     }
 
 

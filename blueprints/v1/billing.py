@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from flask import Response
 
-from blueprints.presenters import SpendingStanding, spending_standings
 from blueprints.v1 import bp
 from blueprints.v1.auth import bearer_required
 from blueprints.v1.caller import current_workspace
 from blueprints.v1.objects import json_response, moment
-from services import usage
+from services import spending, usage
 from services.money import as_usd
 from services.parts import parts
 from services.permissions import Scope
@@ -32,12 +31,12 @@ def show_billing() -> Response:
                 "unknown_cost_calls": spent.unknown,
                 "estimated_calls": spent.estimated,
             },
-            "spending_limits": [_limit(standing) for standing in spending_standings(workspace)],
+            "spending_limits": [_limit(standing) for standing in spending.standing(workspace)],
         }
     )
 
 
-def _limit(standing: SpendingStanding) -> dict[str, object]:
+def _limit(standing: spending.Standing) -> dict[str, object]:
     return {
         "title": standing.title,
         "owner": standing.owner_id,
