@@ -23,6 +23,7 @@ from blueprints import (
     hooks,
     keys,
     overview,
+    playground,
     providers,
     scopes,
     usage,
@@ -70,7 +71,21 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     parts.install(app.extensions, make_parts(settings, make_post(settings, app)))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, usage, brain, found, v1):
+    for blueprint in (
+        health,
+        home,
+        account,
+        overview,
+        playground,
+        brain,
+        usage,
+        workspace,
+        keys,
+        providers,
+        scopes,
+        found,
+        v1,
+    ):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app

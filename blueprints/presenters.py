@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models import ApiKey, ApiKeySecret, ProviderKey, Workspace
+from models import ApiKey, ApiKeySecret, AuditEvent, ProviderKey, Workspace
 from models.base import now
-from services import custom_scopes, keys, provider_keys, rotation
+from services import audit, custom_scopes, keys, provider_keys, rotation, spending
+from services.gateway.simulator import PROVIDER as SIMULATOR
 from services.money import as_usd
 from services.parts import parts
 from services.permissions import PRESETS, SCOPE_MEANINGS, Role, Scope, may_manage_key
 from services.rotation import SecretUse
+from services.usage import OTHERS, Figures
 
 QUIET = timedelta(hours=24)
 EXPIRES_SOON = timedelta(days=7)
@@ -119,7 +121,9 @@ class KeyView:
 
 def key_views(workspace: Workspace, shown: Iterable[ApiKey], *, role: Role, user_id: str) -> list[KeyView]:
     """Return keys of the workspace as somebody with this role sees them."""
-    uses, counts = keys.last_uses(workspace), keys.requests_in_days(workspace, DAYS)
+    shown = list(shown)
+    ids = [key.id for key in shown]
+    uses, counts = keys.last_uses(workspace, ids), keys.requests_in_days(workspace, DAYS, ids)
     paused = not parts().plans.has_api_access(workspace)
     return [
         KeyView(
@@ -161,6 +165,77 @@ def provider_views(workspace: Workspace, *, with_spend: bool = False) -> list[Pr
     spent = provider_keys.spend_this_month(workspace) if with_spend else {}
     found = provider_keys.of_workspace(workspace)
     return [provider_view(key, spent.get(key.provider, provider_keys.NO_SPEND)) for key in found]
+
+
+def provider_title(name: str | None) -> str:
+    """Return what people call a provider; the simulator is one too."""
+    if name is None:
+        return "No provider"
+    table = parts().providers
+    return table[name].title if name in table else "Simulator" if name == SIMULATOR else name
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """The figures of one key, model or provider. ``address`` asks for it alone."""
+
+    title: str
+    figures: Figures
+    address: str | None = None
+
+
+def usage_rows(
+    figures: Mapping[str | None, Figures],
+    title_of: Callable[[str | None], str],
+    address_of: Callable[[str], str] | None = None,
+) -> list[UsageRow]:
+    """Return figures by name as rows, the most requests first."""
+    ordered = sorted(figures.items(), key=lambda item: (-item[1].requests, item[0] or ""))
+    return [
+        UsageRow(title_of(name), sums, address_of(name) if address_of and name not in (None, OTHERS) else None)
+        for name, sums in ordered
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """An entry of the audit log in words."""
+
+    event: AuditEvent
+    what: str
+
+
+_ACTS = {
+    "demo:create": "made the demo",
+    "key:change": "changed the key",
+    "key:create": "created the key",
+    "key:delete": "deleted the key",
+    "key:disable": "disabled the key",
+    "key:enable": "enabled the key",
+    "key:extend_rotation": "gave the previous secret more time",
+    "key:finish_rotation": "ended the previous secret",
+    "key:rotate": "rotated the key",
+    "member:add": "added the member",
+    "plan:change": "changed the plan",
+    "provider_key:add": "added the provider key",
+    "provider_key:replace": "replaced the provider key",
+    "scope:create": "defined the scope",
+    "scope:delete": "removed the scope",
+    "user:create": "created the account",
+    "user:sign_in": "signed in",
+    "workspace:create": "created the workspace",
+}
+
+
+def audit_lines(workspace: Workspace, *, limit: int, object_id: str | None = None) -> list[AuditLine]:
+    """Return the last entries of the workspace's log, or those about one object, in words as far as there are any."""
+    events = audit.latest(workspace, limit=limit, object_id=object_id)
+    return [AuditLine(event, _ACTS.get(event.action, event.action)) for event in events]
+
+
+def spending_standings(workspace: Workspace, owner_id: str | None = None) -> list[spending.Standing]:
+    """Return how the spending limits of the workspace and its keys stand, or those of one of them."""
+    return [standing for standing in spending.standing(workspace) if owner_id in (None, standing.owner_id)]
 
 
 @dataclass(frozen=True, slots=True)

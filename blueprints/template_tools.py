@@ -25,7 +25,7 @@ HIGHEST_BAR = 19
 
 def init_templates(app: Flask) -> None:
     """Register the filters that the templates use, and the settings that pages show."""
-    words = [iso, precise, told, retry_moment, thousands, plural, short_name, money]
+    words = [iso, precise, told, retry_moment, thousands, compact, plural, money, percent, share, short_name]
     helpers = [bars, described, described_by, error_lines, mail_query]
     app.jinja_env.filters.update({function.__name__: function for function in [*words, *helpers]})
     app.jinja_env.trim_blocks = True
@@ -120,19 +120,12 @@ def thousands(number: int) -> str:
     return f"{number:,}"
 
 
-def plural(number: int, noun: str) -> str:
-    """Return number and noun, with an s unless there is one of it: ``1 key``, ``1,204 keys``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def short_name(name: str) -> str:
-    """Return who somebody is in a narrow column: an e-mail address up to its @."""
-    return name.partition("@")[0] or name
-
-
-def mail_query(parts: dict[str, str]) -> str:
-    """Return the query of a ``mailto:`` address, in which a plus sign would stay a plus sign."""
-    return urlencode(parts, quote_via=quote)
+def compact(number: int) -> str:
+    """Return a whole number short enough for an axis: ``20,000``, but ``40 M``."""
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:,.4g} {letter}".replace(".0 ", " ")
+    return thousands(number)
 
 
 def money(nano_usd: int | None) -> str:
@@ -150,6 +143,35 @@ def money(nano_usd: int | None) -> str:
     # Two digits that count, and no noughts at the end but those of the cents.
     places = max(2, 1 - dollars.adjusted())
     return "$" + f"{dollars:.{places}f}".rstrip("0").ljust(4, "0")
+
+
+def percent(part: int, whole: int) -> str:
+    """Return a share in per cent, with one place: ``99.2 %``. It is 0 or 100 only if nothing or everything is meant."""
+    if whole == 0:
+        return "0\u2009%"
+    tenths = round(1000 * part / whole)
+    tenths = min(999, max(1, tenths)) if 0 < part < whole else tenths
+    return f"{tenths / 10:.1f}\u2009%" if tenths % 1000 else f"{tenths // 10}\u2009%"
+
+
+def share(part: int, whole: int, of: int) -> float:
+    """Return how much of ``of`` a part of a whole takes, for the length of a bar; never more than all of it."""
+    return round(min(1.0, part / whole) * of, 1) if whole else 0.0
+
+
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """Return number and noun, with an s unless there is one of it or it has another plural: ``1 key``, ``2 keys``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def short_name(name: str) -> str:
+    """Return who somebody is in a narrow column: an e-mail address up to its @."""
+    return name.partition("@")[0] or name
+
+
+def mail_query(parts: dict[str, str]) -> str:
+    """Return the query of a ``mailto:`` address, in which a plus sign would stay a plus sign."""
+    return urlencode(parts, quote_via=quote)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from models.base import Base, Moment, OptionalMoment, RowNumber
 class UsageRecord(Base):
     """What a call was, what came of it and what it took.
 
+    Somebody at the playground calls without a key: then ``user_id`` tells who it was.
     ``ended_at`` is empty while an answer is being streamed. A token count is None when nothing is known of it, and
     ``estimated`` says that it was not told by the provider. A cost of None is unknown, never nothing.
     """
@@ -33,8 +34,9 @@ class UsageRecord(Base):
     id: Mapped[RowNumber]
     request_id: Mapped[str] = mapped_column(String(32), unique=True)
     workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"))
-    api_key_id: Mapped[str] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"))
-    secret_id: Mapped[str] = mapped_column(String(32))
+    api_key_id: Mapped[str | None] = mapped_column(ForeignKey("api_key.id", ondelete="CASCADE"))
+    secret_id: Mapped[str | None] = mapped_column(String(32))
+    user_id: Mapped[str | None] = mapped_column(String(32))
     environment: Mapped[str] = mapped_column(String(10))
     endpoint: Mapped[str] = mapped_column(String(60))
     started_at: Mapped[Moment]

@@ -53,6 +53,14 @@ def record(
         session.flush()
 
 
+def latest(workspace: Workspace, *, limit: int, object_id: str | None = None) -> list[AuditEvent]:
+    """Return the last entries of the workspace, or those about one object, the latest first."""
+    query = select(AuditEvent).where(AuditEvent.workspace_id == workspace.id)
+    if object_id is not None:
+        query = query.where(AuditEvent.object_id == object_id)
+    return list(db.session.scalars(query.order_by(AuditEvent.number.desc()).limit(limit)))
+
+
 @dataclass(frozen=True, slots=True)
 class Break:
     """The first entry of a workspace that is not as it was written, or is missing."""

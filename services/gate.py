@@ -41,7 +41,10 @@ class Presented:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """The key, its secret and its workspace as one read found them."""
+    """The key, its secret and its workspace as one read found them.
+
+    ``key_id`` and ``secret_id`` are empty for a person at the playground, who has no key.
+    """
 
     key_id: str
     secret_id: str

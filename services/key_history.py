@@ -1,16 +1,15 @@
-"""What a key did: its days, its last calls, attempts after its end, and why a call was refused."""
+"""What a key did: its last calls, attempts after its end, and why a call was refused."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import select
 
 from extensions import db
 from models import ApiKey, UsageRecord, Workspace
-from models.base import now
 from services.errors import NotFound
 from services.gate import CHECKS
 
@@ -25,15 +24,6 @@ class Attempt:
     address: str | None
     client: str | None
     request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class DayCount:
-    """The calls of one UTC day, and how many of them were refused or failed."""
-
-    day: date
-    requests: int
-    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +105,6 @@ def recent_calls(key: ApiKey, limit: int = 50) -> list[UsageRecord]:
     """Return the key's last calls, the latest first."""
     query = select(UsageRecord).where(UsageRecord.api_key_id == key.id)
     return list(db.session.scalars(query.order_by(UsageRecord.id.desc()).limit(limit)))
-
-
-def days_of(key: ApiKey, days: int = 30) -> list[DayCount]:
-    """Return the key's calls on each of the last ``days`` UTC days, the oldest first."""
-    today = now().replace(hour=0, minute=0, second=0, microsecond=0)
-    first = today - timedelta(days=days - 1)
-    day = func.date(UsageRecord.started_at)
-    failed = case((UsageRecord.status >= 400, 1), else_=0)
-    query = (
-        select(day, func.count(), func.sum(failed))
-        .where(UsageRecord.api_key_id == key.id, UsageRecord.started_at >= first)
-        .group_by(day)
-    )
-    found = {str(on): (count, failures) for on, count, failures in db.session.execute(query)}
-    shown = [(first + timedelta(days=number)).date() for number in range(days)]
-    return [DayCount(on, *found.get(str(on), (0, 0))) for on in shown]
 
 
 def explain(workspace: Workspace, request_id: str) -> Explanation:

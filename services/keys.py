@@ -253,6 +253,12 @@ def page(workspace: Workspace, *, limit: int, after: str | None = None) -> tuple
     return found[:limit], len(found) > limit
 
 
+def names_of(workspace: Workspace, key_ids: Sequence[str]) -> dict[str, str]:
+    """Return the names of keys of this workspace, deleted or not, by id."""
+    query = select(ApiKey.id, ApiKey.name).where(ApiKey.workspace_id == workspace.id, ApiKey.id.in_(key_ids))
+    return {row.id: row.name for row in db.session.execute(query)}
+
+
 def restrictions_of(key: ApiKey) -> Restrictions:
     return Restrictions(
         tuple(key.allowed_models),
@@ -305,16 +311,21 @@ def last_uses(workspace: Workspace, key_ids: Sequence[str] | None = None) -> dic
     if key_ids is not None:
         wanted = wanted.where(ApiKey.id.in_(key_ids))
     query = select(UsageRecord).where(UsageRecord.id.in_(wanted))
-    return {row.api_key_id: LastUse(row.started_at, row.address, row.client) for row in db.session.scalars(query)}
+    rows = db.session.scalars(query)
+    return {row.api_key_id: LastUse(row.started_at, row.address, row.client) for row in rows if row.api_key_id}
 
 
-def requests_in_days(workspace: Workspace, days: int = 7) -> dict[str, list[int]]:
-    """Return the number of calls of each key on each of the last ``days`` UTC days, the oldest first."""
+def requests_in_days(workspace: Workspace, days: int = 7, key_ids: Sequence[str] | None = None) -> dict[str, list[int]]:
+    """Return the number of calls of each key, or of those named, on each of the last ``days`` UTC days.
+
+    The oldest day comes first.
+    """
     first = now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
     day = func.date(UsageRecord.started_at)
     query = (
         select(UsageRecord.api_key_id, day, func.count())
         .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= first, _NO_ATTEMPT)
+        .where(UsageRecord.api_key_id.is_not(None) if key_ids is None else UsageRecord.api_key_id.in_(key_ids))
         .group_by(UsageRecord.api_key_id, day)
     )
     place = {str((first + timedelta(days=number)).date()): number for number in range(days)}

@@ -34,6 +34,8 @@ class Call:
     endpoint: str
     address: str
     client: str | None
+    # Who calls without a key, from the playground.
+    user_id: str | None = None
     started_at: datetime = field(default_factory=now)
     # What the caller asked for when another model was chosen, and why it was.
     requested_model: str | None = None
@@ -234,8 +236,9 @@ def _row(
     return {
         "request_id": call.request_id,
         "workspace_id": call.key.workspace_id,
-        "api_key_id": call.key.key_id,
-        "secret_id": call.key.secret_id,
+        "api_key_id": call.key.key_id or None,
+        "secret_id": call.key.secret_id or None,
+        "user_id": call.user_id,
         "environment": call.key.environment,
         "endpoint": call.endpoint,
         "started_at": call.started_at,

@@ -8,19 +8,21 @@ from typing import Any
 from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from blueprints.charts import day_chart
+from blueprints.charts import day_chart, day_in_full
 from blueprints.guards import current_actor, current_role, current_workspace, role_required
 from blueprints.keys.common import Answer, bp, has_api_access, managed, require_manager, shown_once, view_of, views_of
 from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
-from blueprints.presenters import provider_views, scope_groups
+from blueprints.presenters import audit_lines, provider_views, scope_groups, spending_standings, usage_rows
 from models import ApiKey
-from services import key_history, keys, rotation
+from services import key_history, keys, rotation, usage
 from services.errors import AlreadyDone, InvalidInput
 from services.members import owners_of
 from services.parts import parts
-from services.permissions import may_create_keys, may_limit_spending
+from services.permissions import Role, may_create_keys, may_limit_spending
 
 ROWS_ON_A_PAGE = 50
+DAYS_SHOWN = 30
+LOG_LINES = 10
 STATUSES = {"active": "Active", "retiring": "Retiring", "disabled": "Disabled", "expired": "Expired"}
 
 
@@ -96,19 +98,25 @@ def new() -> Answer:
 @bp.get("/<key_id>")
 @role_required("viewer")
 def show(key_id: str) -> str:
-    view = view_of(keys.get_any(current_workspace(), key_id))
-    counts = key_history.days_of(view.key)
-    days = [count.day for count in counts]
+    workspace = current_workspace()
+    view = view_of(keys.get_any(workspace, key_id))
+    report = usage.report(workspace, usage.last_days(DAYS_SHOWN), usage.Wanted(key_id=view.key.id))
+    days = [part.start.date() for part in report.parts]
+    requests, failed = [[getattr(part.figures, name) for part in report.parts] for name in ("requests", "failed")]
+    may_read_log = current_role().includes(Role.ADMIN)
     return render_template(
         "keys/show.html",
         view=view,
-        scope_groups=scope_groups(current_workspace(), view.key.scopes),
+        scope_groups=scope_groups(workspace, view.key.scopes),
         calls=key_history.recent_calls(view.key),
-        days=counts,
-        requests=sum(count.requests for count in counts),
-        failures=sum(count.failures for count in counts),
-        requests_chart=day_chart(days, [count.requests for count in counts], 170),
-        failures_chart=day_chart(days, [count.failures for count in counts], 106),
+        total=report.total,
+        busiest_day=max(requests),
+        days=list(zip([day_in_full(day) for day in days], zip(requests, failed, strict=True), strict=True)),
+        requests_chart=day_chart(days, requests, 170),
+        failures_chart=day_chart(days, failed, 106),
+        by_model=usage_rows(report.by_model, lambda name: name or "No model"),
+        standings=spending_standings(workspace, view.key.id),
+        log=audit_lines(workspace, limit=LOG_LINES, object_id=view.key.id) if may_read_log else [],
     )
 
 

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from flask import Blueprint, render_template, url_for
 
 from blueprints.guards import current_person, current_role, current_workspace, role_required
-from blueprints.presenters import KeyView, ProviderView, key_views, provider_views
-from services import keys
+from blueprints.presenters import KeyView, ProviderView, audit_lines, key_views, provider_views, spending_standings
+from services import keys, usage
 from services.parts import parts
-from services.permissions import may_create_keys
+from services.permissions import Role, may_create_keys
 
 bp = Blueprint("overview", __name__)
+
+LOG_LINES = 5
+# From this share of a limit on it needs attention.
+NEAR = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +38,25 @@ def show() -> str:
     shown = key_views(workspace, keys.living(workspace), role=current_role(), user_id=current_person().id)
     providers = provider_views(workspace)
     steps = _steps(shown, providers)
+    limit, busiest = plans.requests_per_minute(workspace), max(usage.minutes(workspace, usage.last_hours()))
+    standings = spending_standings(workspace)
     return render_template(
         "overview/show.html",
         steps=steps,
         next_step=_next_of(steps),
         keys=shown,
-        today=sum(view.days[-1] for view in shown),
+        day=usage.total(workspace, usage.last_hours()),
+        month=usage.total(workspace, usage.this_month()),
+        busiest=busiest,
+        month_limit=next((one for one in standings if (one.owner_id, one.period) == (workspace.id, "month")), None),
+        near_the_rate=limit > 0 and busiest >= limit * NEAR,
+        near_limits=[one for one in standings if one.spent_nano_usd >= one.limit_nano_usd * NEAR],
+        log=audit_lines(workspace, limit=LOG_LINES) if current_role().includes(Role.ADMIN) else [],
         providers=providers,
         warnings=[view for view in shown if view.expired or view.expires_soon or view.due_for_rotation],
         broken_providers=[provider for provider in providers if provider.key.state not in ("valid", "unverified")],
         paused=not plans.has_api_access(workspace),
-        limit=plans.requests_per_minute(workspace),
+        limit=limit,
         offer=plans.first_with_api_access,
         may_ask=current_role().value == "owner",
     )
@@ -79,5 +91,11 @@ def _steps(shown: list[KeyView], providers: list[ProviderView]) -> list[Step]:
             url_for("keys.new") if access and may_create else None,
             "Create New API Key",
         ),
-        Step("Make the first call", "The page of a new key shows how.", any(v.last_use for v in shown), None, ""),
+        Step(
+            "Make the first call",
+            "The quickstart shows how, in three steps.",
+            any(view.last_use for view in shown),
+            url_for("playground.quickstart"),
+            "Quickstart",
+        ),
     ]

@@ -35,6 +35,7 @@ def add_rate_headers(response: Response) -> Response:
 
 
 from blueprints.v1 import (  # noqa: E402 - the files register their routes on bp
+    billing,  # noqa: F401
     cors,  # noqa: F401
     forward_auth,  # noqa: F401
     gateway,  # noqa: F401
@@ -42,5 +43,6 @@ from blueprints.v1 import (  # noqa: E402 - the files register their routes on b
     me,  # noqa: F401
     models,  # noqa: F401
     providers,  # noqa: F401
+    usage,  # noqa: F401
     verify,  # noqa: F401
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +15,7 @@ from blueprints.v1.body import read_body
 from blueprints.v1.caller import current_actor, current_ceiling, current_workspace
 from blueprints.v1.idempotency import REPLAYED, one_time
 from blueprints.v1.objects import json_response, key_object
+from blueprints.v1.paging import cursor_after, place_in
 from models import ApiKey, Workspace
 from services import keys, restrictions, rotation
 from services.errors import AlreadyDone, InvalidInput, InvalidRequest, NotFound
@@ -50,7 +49,7 @@ def list_keys() -> Response:
             "object": "list",
             "data": [key_object(key, used.get(key.id)) for key in found],
             "has_more": has_more,
-            "next_cursor": _cursor(found[-1]) if has_more else None,
+            "next_cursor": cursor_after(found[-1].id) if has_more else None,
         }
     )
 
@@ -242,21 +241,6 @@ def _page(workspace: Workspace) -> tuple[list[ApiKey], bool]:
         raise InvalidInput({"limit": f"Give a number from 1 to {MOST}"})
     cursor = request.args.get("cursor")
     try:
-        return keys.page(workspace, limit=int(limit), after=None if cursor is None else _id_in(cursor))
+        return keys.page(workspace, limit=int(limit), after=None if cursor is None else place_in(cursor))
     except (NotFound, ValueError):
         raise InvalidRequest("This cursor is none of ours. Begin without one.", param="cursor") from None
-
-
-def _cursor(key: ApiKey) -> str:
-    return base64.urlsafe_b64encode(key.id.encode()).decode().rstrip("=")
-
-
-def _id_in(cursor: str) -> str:
-    """Raises ValueError."""
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except binascii.Error as error:
-        raise ValueError from error
-    if "\0" in text:
-        raise ValueError
-    return text

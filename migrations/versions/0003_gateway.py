@@ -116,6 +116,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("credit_nano_usd", sa.BigInteger(), nullable=True))
 
     with op.batch_alter_table("usage_record", schema=None) as batch_op:
+        batch_op.alter_column("api_key_id", existing_type=sa.String(length=32), nullable=True)
+        batch_op.alter_column("secret_id", existing_type=sa.String(length=32), nullable=True)
+        batch_op.add_column(sa.Column("user_id", sa.String(length=32), nullable=True))
         batch_op.add_column(sa.Column("requested_model", sa.String(length=200), nullable=True))
         batch_op.add_column(sa.Column("route_reason", sa.String(length=200), nullable=True))
         batch_op.add_column(sa.Column("cached_input_tokens", sa.Integer(), nullable=True))
@@ -146,6 +149,8 @@ def downgrade() -> None:
         batch_op.drop_column("monthly_limit_nano_usd")
         batch_op.drop_column("daily_limit_nano_usd")
 
+    # Calls of the playground have no key, which the table before could not hold.
+    op.execute("DELETE FROM usage_record WHERE api_key_id IS NULL")
     with op.batch_alter_table("usage_record", schema=None) as batch_op:
         batch_op.drop_index(
             "ix_usage_record_open",
@@ -159,6 +164,9 @@ def downgrade() -> None:
         batch_op.drop_column("cached_input_tokens")
         batch_op.drop_column("route_reason")
         batch_op.drop_column("requested_model")
+        batch_op.drop_column("user_id")
+        batch_op.alter_column("secret_id", existing_type=sa.String(length=32), nullable=False)
+        batch_op.alter_column("api_key_id", existing_type=sa.String(length=32), nullable=False)
 
     with op.batch_alter_table("provider_key", schema=None) as batch_op:
         batch_op.drop_column("credit_nano_usd")
