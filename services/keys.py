@@ -14,7 +14,7 @@ from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
 from services import audit, custom_scopes, idempotency
 from services.actor import Actor
-from services.errors import InvalidInput, NotFound
+from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.parts import parts
 from services.permissions import PRESETS
 from services.restrictions import Restrictions, as_dict, widened
@@ -22,6 +22,7 @@ from services.secret import Secret
 
 NAME_LENGTH = 60
 NONE = Restrictions()
+_LIVE = "A test key cannot manage live keys."
 # An attempt with an ended secret is no use of the key.
 _NO_ATTEMPT = or_(UsageRecord.code.is_(None), UsageRecord.code != "invalid_api_key")
 
@@ -64,12 +65,18 @@ class Ceiling:
         if self.expires_at is not None and (expires_at is None or expires_at > self.expires_at):
             faults["expires_at"] = "A key cannot outlive the one that manages it"
         if self.environment == "test" and environment == "live":
-            faults["environment"] = "A test key cannot manage live keys"
+            faults["environment"] = _LIVE
         if faults:
             raise InvalidInput(faults)
 
+    def check_environment(self, key: ApiKey) -> None:
+        """Raise PermissionRefused when the key is no business of a test key's."""
+        if self.environment == "test" and key.environment == "live":
+            raise PermissionRefused(_LIVE)
+
     def check_key(self, key: ApiKey) -> None:
-        """Raise InvalidInput when the key, as it is now, goes beyond this one."""
+        """Raise PermissionRefused or InvalidInput when the key, as it is now, goes beyond this one."""
+        self.check_environment(key)
         self.check(key.scopes, key.expires_at, key.environment, restrictions_of(key))
 
 
@@ -149,12 +156,14 @@ def change(
 ) -> ApiKey:
     """Change what may be changed: name, expiry (None: never) and restrictions. What is not given stays.
 
-    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound and
-    InvalidInput.
+    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound,
+    PermissionRefused and InvalidInput.
     """
     with transaction() as session:
         one_at_a_time(f"key:create:{workspace.id}")
         key = locked(workspace, key_id)
+        if within is not None:
+            within.check_environment(key)
         changed: dict[str, object] = {}
         if name is not None and name.strip() != key.name:
             fault = _name_fault(workspace, name.strip())
@@ -175,20 +184,68 @@ def change(
     return key
 
 
-def disable(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """Refuse the key from the next request on, until it is enabled. Disabling it again changes nothing."""
-    return _set_disabled(workspace, key_id, disabled=True, actor=actor)
+def disable(
+    workspace: Workspace,
+    key_id: str,
+    *,
+    actor: Actor,
+    within: Ceiling | None = None,
+    one_time_number: str | None = None,
+    request_digest: bytes | None = None,
+) -> ApiKey:
+    """Refuse the key from the next request on, until it is enabled. Disabling it again changes nothing.
 
-
-def enable(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """Let a disabled key in again."""
-    return _set_disabled(workspace, key_id, disabled=False, actor=actor)
-
-
-def delete(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """End a key at once and for ever: its digests are erased, the record stays for the log. Raises NotFound."""
+    Raises NotFound, PermissionRefused, AlreadyDone for a repeated number.
+    """
     with transaction() as session:
         key = locked(workspace, key_id)
+        idempotency.refuse_repetition(workspace, one_time_number, request_digest)
+        if within is not None:
+            within.check_environment(key)
+        if key.disabled_at is None:
+            key.disabled_at = now()
+            audit.record(workspace.id, actor, "key:disable", object_id=key.id, object_name=key.name)
+        idempotency.remember(workspace, one_time_number, key.id, request_digest)
+        session.flush()
+    return key
+
+
+def enable(
+    workspace: Workspace,
+    key_id: str,
+    *,
+    actor: Actor,
+    within: Ceiling | None = None,
+    one_time_number: str | None = None,
+    request_digest: bytes | None = None,
+) -> ApiKey:
+    """Let a disabled key in again.
+
+    With ``within``, only one that can do no more: it may have been disabled because others hold it. Raises NotFound,
+    PermissionRefused, InvalidInput, AlreadyDone for a repeated number.
+    """
+    with transaction() as session:
+        key = locked(workspace, key_id)
+        idempotency.refuse_repetition(workspace, one_time_number, request_digest)
+        if within is not None:
+            within.check_key(key)
+        if key.disabled_at is not None:
+            key.disabled_at = None
+            audit.record(workspace.id, actor, "key:enable", object_id=key.id, object_name=key.name)
+        idempotency.remember(workspace, one_time_number, key.id, request_digest)
+        session.flush()
+    return key
+
+
+def delete(workspace: Workspace, key_id: str, *, actor: Actor, within: Ceiling | None = None) -> ApiKey:
+    """End a key at once and for ever: its digests are erased, the record stays for the log.
+
+    Raises NotFound, PermissionRefused.
+    """
+    with transaction() as session:
+        key = locked(workspace, key_id)
+        if within is not None:
+            within.check_environment(key)
         key.deleted_at = now()
         key.secrets.clear()
         session.flush()
@@ -310,17 +367,6 @@ def requests_in_days(workspace: Workspace, days: int = 7) -> dict[str, list[int]
         if str(on) in place:
             counts.setdefault(key_id, [0] * days)[place[str(on)]] = count
     return counts
-
-
-def _set_disabled(workspace: Workspace, key_id: str, *, disabled: bool, actor: Actor) -> ApiKey:
-    with transaction() as session:
-        key = locked(workspace, key_id)
-        if (key.disabled_at is not None) != disabled:
-            key.disabled_at = now() if disabled else None
-            session.flush()
-            action = "key:disable" if disabled else "key:enable"
-            audit.record(workspace.id, actor, action, object_id=key.id, object_name=key.name)
-    return key
 
 
 def _restrict(key: ApiKey, restrictions: Restrictions) -> None:
