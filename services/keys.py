@@ -16,7 +16,7 @@ from services import audit, custom_scopes, idempotency
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.parts import parts
-from services.permissions import PRESETS
+from services.permissions import PRESETS, Role, may_grant
 from services.restrictions import Restrictions, as_dict, widened
 from services.secret import Secret
 
@@ -100,15 +100,16 @@ def mint(
     preset: str | None = None,
     expires_at: datetime | None = None,
     restrictions: Restrictions = NONE,
+    role: Role | None = None,
     within: Ceiling | None = None,
     one_time_number: str | None = None,
     request_digest: bytes | None = None,
 ) -> Minted:
     """Make a key. With neither scopes nor preset it gets the usual preset of its kind.
 
-    ``within`` is what the key that asks may pass on. ``one_time_number`` names the request: a second one with the same
-    number raises AlreadyDone with the key's id. Raises PlanRequired without API access, InvalidInput for values that
-    cannot be taken.
+    ``role`` is that of the person who asks, ``within`` what the key that asks may pass on. ``one_time_number`` names
+    the request: a second one with the same number raises AlreadyDone with the key's id. Raises PlanRequired without API
+    access, InvalidInput for values that cannot be taken.
     """
     with transaction() as session:
         one_at_a_time(f"key:create:{workspace.id}")
@@ -117,6 +118,8 @@ def mint(
         name = name.strip()
         granted, preset = _granted(kind, scopes, preset)
         _check(workspace, name, kind, environment, granted, expires_at)
+        if role is not None:
+            _check_role(role, granted)
         if within is not None:
             within.check(granted, expires_at, environment, restrictions)
         secret = parts().key_format.generate(kind, environment)
@@ -409,6 +412,12 @@ def _check(
     found = {field: fault for field, fault in faults.items() if fault is not None}
     if found:
         raise InvalidInput(found)
+
+
+def _check_role(role: Role, scopes: list[str]) -> None:
+    beyond = [scope for scope in scopes if not may_grant(role, scope)]
+    if beyond:
+        raise InvalidInput({"scopes": f"Your role cannot give a key {beyond[0]}. Ask an owner or admin"})
 
 
 def _name_fault(workspace: Workspace, name: str) -> str | None:

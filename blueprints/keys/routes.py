@@ -14,11 +14,11 @@ from blueprints.keys.common import Answer, bp, has_api_access, managed, require_
 from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
 from blueprints.presenters import provider_views, scope_groups
 from models import ApiKey
-from services import key_history, keys, rotation
+from services import custom_scopes, key_history, keys, rotation
 from services.errors import AlreadyDone, InvalidInput
 from services.members import owners_of
 from services.parts import parts
-from services.permissions import may_create_keys
+from services.permissions import may_create_keys, may_grant
 
 ROWS_ON_A_PAGE = 50
 STATUSES = {"active": "Active", "retiring": "Retiring", "disabled": "Disabled", "expired": "Expired"}
@@ -78,10 +78,11 @@ def new() -> Answer:
     workspace = current_workspace()
     if request.method == "GET" and not has_api_access():
         return redirect(url_for("keys.index"), 303)
-    form = KeyForm(limit=_highest_rate())
+    form, role = KeyForm(limit=_highest_rate()), current_role()
+    form.offer_to(role)
     if form.validate_on_submit():
         try:
-            minted = keys.mint(workspace, actor=current_actor(), **form.settings())
+            minted = keys.mint(workspace, actor=current_actor(), role=role, **form.settings())
         except InvalidInput as error:
             form.take(error)
         except AlreadyDone as error:
@@ -89,7 +90,8 @@ def new() -> Answer:
         else:
             return shown_once(minted)
     hints = {"kind_hints": KIND_HINTS, "environment_hints": ENVIRONMENT_HINTS}
-    page = render_template("keys/new.html", form=form, scope_groups=scope_groups(workspace), **hints)
+    offered = scope_groups(workspace, [scope for scope in custom_scopes.known(workspace) if may_grant(role, scope)])
+    page = render_template("keys/new.html", form=form, scope_groups=offered, **hints)
     return page, 422 if form.errors else 200
 
 
