@@ -65,6 +65,10 @@ def _answer(error: Exception) -> Response:
     g.error_code = refusal.code
     response = _json(refusal) if is_api() else _page_or_text(refusal)
     response.headers.extend(refusal.headers)
+    if is_api() and refusal.status == 403:
+        # RFC 6750, section 3.1: more is needed than this key has. The gate has said so itself, if it was the gate.
+        challenge = f'Bearer realm="{current_app.config["KEY_PREFIX"]}", error="insufficient_scope"'
+        response.headers.setdefault("WWW-Authenticate", challenge)
     return response
 
 

@@ -71,6 +71,16 @@ def rotate(key_id: str, overlap: str) -> None:
     click.echo(minted.secret.reveal())
 
 
+@group.command("finish")
+@click.argument("key_id")
+@refusals_told
+def finish(key_id: str) -> None:
+    """End a rotation now: the previous secret is refused from the next request on."""
+    workspace, key = keys.get_anywhere(key_id)
+    name = rotation.finish(workspace, key.id, actor=actor()).name
+    click.echo(f"The rotation of {name} is finished.", err=True)
+
+
 @group.command("disable")
 @click.argument("key_id")
 @refusals_told

@@ -51,9 +51,10 @@ class ApiKey(Base):
     created_by_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="SET NULL"), index=True)
     created_by_name: Mapped[str] = mapped_column(String(254))
 
+    # The current one first. It is told by having no end, because a clock that was put back tells nothing.
     secrets: Mapped[list[ApiKeySecret]] = relationship(
         back_populates="api_key",
-        order_by="ApiKeySecret.created_at.desc()",
+        order_by="ApiKeySecret.ends_at.is_not(None), ApiKeySecret.created_at.desc()",
         cascade="all, delete-orphan",
         lazy="selectin",
     )

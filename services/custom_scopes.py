@@ -47,6 +47,8 @@ def remove(workspace: Workspace, scope_id: str, *, actor: Actor) -> None:
     """Remove a scope that no living key has. Raises NotFound, InvalidInput."""
     with transaction() as session:
         one_at_a_time(f"custom_scope:{workspace.id}")
+        # No key may be made with it meanwhile.
+        one_at_a_time(f"key:create:{workspace.id}")
         scope = get(workspace, scope_id)
         users = [key.name for key in _living_keys(workspace) if scope.name in key.scopes]
         if users:

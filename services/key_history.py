@@ -90,6 +90,11 @@ _ADVICE = {
 }
 
 
+def asked_about(request_id: str) -> str:
+    """Return the id under which a key that was asked about keeps the question in its own history."""
+    return f"{request_id}_v"
+
+
 def attempts_since(key: ApiKey) -> list[Attempt]:
     """Return the calls with an ended secret of this key, the latest first."""
     query = (
@@ -108,11 +113,21 @@ def recent_calls(key: ApiKey, limit: int = 50) -> list[UsageRecord]:
 
 
 def explain(workspace: Workspace, request_id: str) -> Explanation:
-    """Tell why a call of this workspace was refused, or that it was not. Raises NotFound for every other id."""
-    query = select(UsageRecord, ApiKey).join(ApiKey, ApiKey.id == UsageRecord.api_key_id)
-    found = db.session.execute(
-        query.where(UsageRecord.workspace_id == workspace.id, UsageRecord.request_id == request_id)
-    ).first()
+    """Tell why a call of this workspace was refused, or that it was not. Raises NotFound for every other id.
+
+    A service's question about a key has one id and two sides: the call that asked, and the key that was asked about.
+    The refused one is explained, or the key's when none was.
+    """
+    query = (
+        select(UsageRecord, ApiKey)
+        .join(ApiKey, ApiKey.id == UsageRecord.api_key_id)
+        .where(
+            UsageRecord.workspace_id == workspace.id,
+            UsageRecord.request_id.in_([request_id, asked_about(request_id)]),
+        )
+        .order_by(UsageRecord.code.is_(None), UsageRecord.id)
+    )
+    found = db.session.execute(query.limit(1)).first()
     if found is None:
         raise NotFound("No call of this workspace has this request id.")
     call, key = found

@@ -14,14 +14,15 @@ from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
 from services import audit, custom_scopes, idempotency, spending
 from services.actor import Actor
-from services.errors import InvalidInput, NotFound
+from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.parts import parts
-from services.permissions import PRESETS
+from services.permissions import PRESETS, Role, may_grant
 from services.restrictions import Restrictions, as_dict, widened
 from services.secret import Secret
 
 NAME_LENGTH = 60
 NONE = Restrictions()
+_LIVE = "A test key cannot manage live keys."
 # An attempt with an ended secret is no use of the key.
 _NO_ATTEMPT = or_(UsageRecord.code.is_(None), UsageRecord.code != "invalid_api_key")
 
@@ -64,12 +65,18 @@ class Ceiling:
         if self.expires_at is not None and (expires_at is None or expires_at > self.expires_at):
             faults["expires_at"] = "A key cannot outlive the one that manages it"
         if self.environment == "test" and environment == "live":
-            faults["environment"] = "A test key cannot manage live keys"
+            faults["environment"] = _LIVE
         if faults:
             raise InvalidInput(faults)
 
+    def check_environment(self, key: ApiKey) -> None:
+        """Raise PermissionRefused when the key is no business of a test key's."""
+        if self.environment == "test" and key.environment == "live":
+            raise PermissionRefused(_LIVE)
+
     def check_key(self, key: ApiKey) -> None:
-        """Raise InvalidInput when the key, as it is now, goes beyond this one."""
+        """Raise PermissionRefused or InvalidInput when the key, as it is now, goes beyond this one."""
+        self.check_environment(key)
         self.check(key.scopes, key.expires_at, key.environment, restrictions_of(key))
 
 
@@ -93,15 +100,16 @@ def mint(
     preset: str | None = None,
     expires_at: datetime | None = None,
     restrictions: Restrictions = NONE,
+    role: Role | None = None,
     within: Ceiling | None = None,
     one_time_number: str | None = None,
     request_digest: bytes | None = None,
 ) -> Minted:
     """Make a key. With neither scopes nor preset it gets the usual preset of its kind.
 
-    ``within`` is what the key that asks may pass on. ``one_time_number`` names the request: a second one with the same
-    number raises AlreadyDone with the key's id. Raises PlanRequired without API access, InvalidInput for values that
-    cannot be taken.
+    ``role`` is that of the person who asks, ``within`` what the key that asks may pass on. ``one_time_number`` names
+    the request: a second one with the same number raises AlreadyDone with the key's id. Raises PlanRequired without API
+    access, InvalidInput for values that cannot be taken.
     """
     with transaction() as session:
         one_at_a_time(f"key:create:{workspace.id}")
@@ -110,6 +118,8 @@ def mint(
         name = name.strip()
         granted, preset = _granted(kind, scopes, preset)
         _check(workspace, name, kind, environment, granted, expires_at)
+        if role is not None:
+            _check_role(role, granted)
         if within is not None:
             within.check(granted, expires_at, environment, restrictions)
         secret = parts().key_format.generate(kind, environment)
@@ -149,12 +159,14 @@ def change(
 ) -> ApiKey:
     """Change what may be changed: name, expiry (None: never) and restrictions. What is not given stays.
 
-    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound and
-    InvalidInput.
+    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound,
+    PermissionRefused and InvalidInput.
     """
     with transaction() as session:
         one_at_a_time(f"key:create:{workspace.id}")
         key = locked(workspace, key_id)
+        if within is not None:
+            within.check_environment(key)
         changed: dict[str, object] = {}
         if name is not None and name.strip() != key.name:
             fault = _name_fault(workspace, name.strip())
@@ -177,20 +189,68 @@ def change(
     return key
 
 
-def disable(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """Refuse the key from the next request on, until it is enabled. Disabling it again changes nothing."""
-    return _set_disabled(workspace, key_id, disabled=True, actor=actor)
+def disable(
+    workspace: Workspace,
+    key_id: str,
+    *,
+    actor: Actor,
+    within: Ceiling | None = None,
+    one_time_number: str | None = None,
+    request_digest: bytes | None = None,
+) -> ApiKey:
+    """Refuse the key from the next request on, until it is enabled. Disabling it again changes nothing.
 
-
-def enable(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """Let a disabled key in again."""
-    return _set_disabled(workspace, key_id, disabled=False, actor=actor)
-
-
-def delete(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """End a key at once and for ever: its digests are erased, the record stays for the log. Raises NotFound."""
+    Raises NotFound, PermissionRefused, AlreadyDone for a repeated number.
+    """
     with transaction() as session:
         key = locked(workspace, key_id)
+        idempotency.refuse_repetition(workspace, one_time_number, request_digest)
+        if within is not None:
+            within.check_environment(key)
+        if key.disabled_at is None:
+            key.disabled_at = now()
+            audit.record(workspace.id, actor, "key:disable", object_id=key.id, object_name=key.name)
+        idempotency.remember(workspace, one_time_number, key.id, request_digest)
+        session.flush()
+    return key
+
+
+def enable(
+    workspace: Workspace,
+    key_id: str,
+    *,
+    actor: Actor,
+    within: Ceiling | None = None,
+    one_time_number: str | None = None,
+    request_digest: bytes | None = None,
+) -> ApiKey:
+    """Let a disabled key in again.
+
+    With ``within``, only one that can do no more: it may have been disabled because others hold it. Raises NotFound,
+    PermissionRefused, InvalidInput, AlreadyDone for a repeated number.
+    """
+    with transaction() as session:
+        key = locked(workspace, key_id)
+        idempotency.refuse_repetition(workspace, one_time_number, request_digest)
+        if within is not None:
+            within.check_key(key)
+        if key.disabled_at is not None:
+            key.disabled_at = None
+            audit.record(workspace.id, actor, "key:enable", object_id=key.id, object_name=key.name)
+        idempotency.remember(workspace, one_time_number, key.id, request_digest)
+        session.flush()
+    return key
+
+
+def delete(workspace: Workspace, key_id: str, *, actor: Actor, within: Ceiling | None = None) -> ApiKey:
+    """End a key at once and for ever: its digests are erased, the record stays for the log.
+
+    Raises NotFound, PermissionRefused.
+    """
+    with transaction() as session:
+        key = locked(workspace, key_id)
+        if within is not None:
+            within.check_environment(key)
         erase(key)
         session.flush()
         audit.record(workspace.id, actor, "key:delete", object_id=key.id, object_name=key.name)
@@ -336,17 +396,6 @@ def requests_in_days(workspace: Workspace, days: int = 7, key_ids: Sequence[str]
     return counts
 
 
-def _set_disabled(workspace: Workspace, key_id: str, *, disabled: bool, actor: Actor) -> ApiKey:
-    with transaction() as session:
-        key = locked(workspace, key_id)
-        if (key.disabled_at is not None) != disabled:
-            key.disabled_at = now() if disabled else None
-            session.flush()
-            action = "key:disable" if disabled else "key:enable"
-            audit.record(workspace.id, actor, action, object_id=key.id, object_name=key.name)
-    return key
-
-
 def _restrict(key: ApiKey, restrictions: Restrictions) -> None:
     key.allowed_models = list(restrictions.models)
     key.allowed_networks = list(restrictions.networks)
@@ -394,6 +443,12 @@ def _check(
     found = {field: fault for field, fault in faults.items() if fault is not None}
     if found:
         raise InvalidInput(found)
+
+
+def _check_role(role: Role, scopes: list[str]) -> None:
+    beyond = [scope for scope in scopes if not may_grant(role, scope)]
+    if beyond:
+        raise InvalidInput({"scopes": f"Your role cannot give a key {beyond[0]}. Ask an owner or admin"})
 
 
 def _name_fault(workspace: Workspace, name: str) -> str | None:

@@ -83,6 +83,17 @@ class _Rank(IntEnum):
     OWNER = 4
 
 
+# What a developer may not do at the pages, or only with keys of their own, while a key with the scope does it with all.
+_SCOPES_OF_ADMINS = frozenset(
+    {Scope.AUDIT_READ, Scope.KEYS_WRITE, Scope.MEMBERS_READ, Scope.PROVIDERS_WRITE, Scope.WEBHOOKS_MANAGE}
+)
+
+
+def may_grant(role: Role, scope: str) -> bool:
+    """Tell whether a person may make a key with the scope: nobody makes one that may do more than themselves."""
+    return role.includes(Role.ADMIN) or scope not in _SCOPES_OF_ADMINS
+
+
 def may_create_keys(role: Role) -> bool:
     return role.includes(Role.DEVELOPER)
 

@@ -45,7 +45,8 @@ def rotate(
 
     A secret that was already on its way out ends at once: at most two are alive. Never past the key's expiry.
     ``within`` is what the key that asks may do: it cannot get hold of a secret that can do more than itself.
-    Raises NotFound, PlanRequired, InvalidInput for the field ``overlap``, AlreadyDone for a repeated number.
+    Raises NotFound, PlanRequired, PermissionRefused, InvalidInput for the field ``overlap``, AlreadyDone for a repeated
+    number.
     """
     with transaction() as session:
         key = keys.locked(workspace, key_id)
@@ -68,12 +69,27 @@ def rotate(
     return keys.Minted(key, secret)
 
 
-def finish(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
-    """End the overlap now: the previous secret is refused from the next request on. Raises NotFound, InvalidRequest."""
+def finish(
+    workspace: Workspace,
+    key_id: str,
+    *,
+    actor: Actor,
+    within: keys.Ceiling | None = None,
+    one_time_number: str | None = None,
+    request_digest: bytes | None = None,
+) -> ApiKey:
+    """End the overlap now: the previous secret is refused from the next request on.
+
+    Raises NotFound, PermissionRefused, InvalidRequest, AlreadyDone for a repeated number.
+    """
     with transaction() as session:
         key = keys.locked(workspace, key_id)
+        idempotency.refuse_repetition(workspace, one_time_number, request_digest)
+        if within is not None:
+            within.check_environment(key)
         _require_previous(key)
         del key.secrets[1:]
+        idempotency.remember(workspace, one_time_number, key.id, request_digest)
         session.flush()
         audit.record(workspace.id, actor, "key:finish_rotation", object_id=key.id, object_name=key.name)
     return key

@@ -18,7 +18,7 @@ from models.base import now
 from services import keys, restrictions, rotation
 from services.errors import InvalidInput
 from services.keys import NAME_LENGTH, UNCHANGED, Unchanged
-from services.permissions import PRESETS, PUBLISHABLE_SCOPES, Scope
+from services.permissions import PRESETS, PUBLISHABLE_SCOPES, Role, Scope, may_grant
 from services.restrictions import Restrictions
 
 ONE_BY_ONE = "one_by_one"
@@ -197,6 +197,10 @@ class KeyForm(SettingsForm):
         self.preset.choices = _preset_choices()
         self.expires.choices = _expiry_choices()
 
+    def offer_to(self, role: Role) -> None:
+        """Offer no preset with a scope that somebody of that role may not give away."""
+        self.preset.choices = _preset_choices(role)
+
     def chosen_kind(self) -> str:
         return str(self.kind.data)
 
@@ -317,8 +321,11 @@ class DeleteForm(PortalForm):
             raise ValidationError(f"Type “{self.key.name}” exactly as it is written")
 
 
-def _preset_choices() -> list[SelectChoice]:
-    """The presets, those for both kinds apart; ``data-`` attributes let the script count and choose."""
+def _preset_choices(role: Role = Role.OWNER) -> list[SelectChoice]:
+    """The presets that somebody of that role may give, those for both kinds apart.
+
+    ``data-`` attributes let the script count and choose.
+    """
     everywhere, secret_only = "Secret and publishable keys", "Secret keys only"
     made = [
         SelectChoice(
@@ -328,6 +335,7 @@ def _preset_choices() -> list[SelectChoice]:
             everywhere if PUBLISHABLE_SCOPES.issuperset(preset.scopes) else secret_only,
         )
         for name, preset in PRESETS.items()
+        if all(may_grant(role, scope) for scope in preset.scopes)
     ]
     by_hand = SelectChoice(ONE_BY_ONE, "Choose scopes one by one", optgroup=everywhere)
     return [choice for choice in made if choice.optgroup == secret_only] + [

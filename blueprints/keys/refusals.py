@@ -11,7 +11,8 @@ from blueprints.keys.common import Answer, bp
 from services import key_history
 from services.errors import NotFound
 
-_REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{1,40}")
+# A key that a service asked about has the call in its own history under the question's id and this end.
+_REQUEST_ID = re.compile(r"req_[0-9A-Za-z]{1,40}(_v)?")
 
 
 @bp.get("/refusals")

@@ -14,11 +14,11 @@ from blueprints.keys.common import Answer, bp, has_api_access, managed, require_
 from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
 from blueprints.presenters import audit_lines, provider_views, scope_groups, spending_standings, usage_rows
 from models import ApiKey
-from services import key_history, keys, rotation, usage
+from services import custom_scopes, key_history, keys, rotation, usage
 from services.errors import AlreadyDone, InvalidInput
 from services.members import owners_of
 from services.parts import parts
-from services.permissions import Role, may_create_keys, may_limit_spending
+from services.permissions import Role, may_create_keys, may_grant, may_limit_spending
 
 ROWS_ON_A_PAGE = 50
 DAYS_SHOWN = 30
@@ -80,10 +80,12 @@ def new() -> Answer:
     workspace = current_workspace()
     if request.method == "GET" and not has_api_access():
         return redirect(url_for("keys.index"), 303)
-    form = KeyForm(limit=_highest_rate(), may_limit_spending=may_limit_spending(current_role()))
+    role = current_role()
+    form = KeyForm(limit=_highest_rate(), may_limit_spending=may_limit_spending(role))
+    form.offer_to(role)
     if form.validate_on_submit():
         try:
-            minted = keys.mint(workspace, actor=current_actor(), **form.settings())
+            minted = keys.mint(workspace, actor=current_actor(), role=role, **form.settings())
         except InvalidInput as error:
             form.take(error)
         except AlreadyDone as error:
@@ -91,7 +93,8 @@ def new() -> Answer:
         else:
             return shown_once(minted)
     hints = {"kind_hints": KIND_HINTS, "environment_hints": ENVIRONMENT_HINTS}
-    page = render_template("keys/new.html", form=form, scope_groups=scope_groups(workspace), **hints)
+    offered = scope_groups(workspace, [scope for scope in custom_scopes.known(workspace) if may_grant(role, scope)])
+    page = render_template("keys/new.html", form=form, scope_groups=offered, **hints)
     return page, 422 if form.errors else 200
 
 

@@ -130,7 +130,8 @@ def change_key(key_id: str) -> Response:
 @bp.delete("/keys/<key_id>")
 @bearer_required(Scope.KEYS_WRITE)
 def delete_key(key_id: str) -> Response:
-    key = keys.delete(current_workspace(), key_id, actor=current_actor())
+    workspace = current_workspace()
+    key = keys.delete(workspace, key_id, actor=current_actor(), within=current_ceiling(workspace))
     return json_response({"id": key.id, "object": "key", "deleted": True})
 
 
@@ -160,18 +161,39 @@ def rotate_key(key_id: str) -> Response:
     return _shown_once(workspace, rotate, 200)
 
 
+@bp.post("/keys/<key_id>/rotation/finish")
+@bearer_required(Scope.KEYS_WRITE)
+def finish_rotation(key_id: str) -> Response:
+    return _carried_out(rotation.finish, key_id)
+
+
 @bp.post("/keys/<key_id>/disable")
 @bearer_required(Scope.KEYS_WRITE)
 def disable_key(key_id: str) -> Response:
-    workspace = current_workspace()
-    return _answer(workspace, keys.disable(workspace, key_id, actor=current_actor()))
+    return _carried_out(keys.disable, key_id)
 
 
 @bp.post("/keys/<key_id>/enable")
 @bearer_required(Scope.KEYS_WRITE)
 def enable_key(key_id: str) -> Response:
-    workspace = current_workspace()
-    return _answer(workspace, keys.enable(workspace, key_id, actor=current_actor()))
+    return _carried_out(keys.enable, key_id)
+
+
+def _carried_out(act: Callable[..., ApiKey], key_id: str) -> Response:
+    """Answer with the key after an act that shows no secret."""
+    workspace, once = current_workspace(), one_time(read_body())
+    try:
+        key = act(
+            workspace,
+            key_id,
+            actor=current_actor(),
+            within=current_ceiling(workspace),
+            one_time_number=once.number,
+            request_digest=once.digest,
+        )
+    except AlreadyDone as done:
+        return _replayed(_object(workspace, keys.get_any(workspace, done.object_id)))
+    return _answer(workspace, key)
 
 
 def _answer(workspace: Workspace, key: ApiKey) -> Response:
@@ -187,11 +209,14 @@ def _shown_once(workspace: Workspace, act: Callable[[], keys.Minted], status: in
     try:
         minted = act()
     except AlreadyDone as done:
-        key = keys.get_any(workspace, done.object_id)
-        response = json_response({**_object(workspace, key), "key": None})
-        response.headers[REPLAYED] = "true"
-        return response
+        return _replayed({**_object(workspace, keys.get_any(workspace, done.object_id)), "key": None})
     return json_response({**_object(workspace, minted.key), "key": minted.secret.reveal()}, status)
+
+
+def _replayed(answer: dict[str, object]) -> Response:
+    response = json_response(answer)
+    response.headers[REPLAYED] = "true"
+    return response
 
 
 def _restrictions(workspace: Workspace, fields: Fields, kind: str, present: Restrictions) -> Restrictions:
@@ -209,7 +234,8 @@ def _restrictions(workspace: Workspace, fields: Fields, kind: str, present: Rest
         name: part.value(name) if part.given(name) else kept[name] for name in ("daily_limit_usd", "monthly_limit_usd")
     }
     allow = part.flag("allow_unknown_price") if part.given("allow_unknown_price") else present.allow_unknown_price
-    limit = parts().plans.requests_per_minute(workspace)
+    # A limit that the key has already may stay, whatever the plan is now.
+    limit = max(parts().plans.requests_per_minute(workspace), present.requests_per_minute or 0)
     try:
         return restrictions.read(
             kind,

@@ -10,6 +10,7 @@ from blueprints.v1 import bp
 from blueprints.v1.auth import bearer_required, current_call
 from blueprints.v1.body import read_body
 from blueprints.v1.objects import json_response, moment, rate_object
+from services import key_history
 from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
 from services.json_input import Fields, read_object
 from services.metering import Call, Meter
@@ -69,7 +70,7 @@ def _key(key: KeyFacts) -> dict[str, object]:
 def _record(verdict: Verdict, key: KeyFacts, address: str) -> None:
     """Keep the call as a use of the key that was asked about, beside the question itself."""
     call = Call(
-        request_id=f"{g.request_id}_v",
+        request_id=key_history.asked_about(g.request_id),
         key=key,
         endpoint="keys/verify",
         address=address or request.remote_addr or "",

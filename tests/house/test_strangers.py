@@ -76,6 +76,7 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
     ("POST", "/v1/keys/<key_id>/disable"): ({"key_id": "key"}, {}),
     ("POST", "/v1/keys/<key_id>/enable"): ({"key_id": "disabled_key"}, {}),
     ("POST", "/v1/keys/<key_id>/rotate"): ({"key_id": "key"}, {"overlap": "now"}),
+    ("POST", "/v1/keys/<key_id>/rotation/finish"): ({"key_id": "rotating_key"}, {}),
 }
 # What is named besides the address: (method, path, name) -> the kind it finds among one's own.
 FIELDS: dict[tuple[str, str, str], str] = {

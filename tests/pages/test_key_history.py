@@ -58,6 +58,23 @@ def test_a_refusal_is_explained(owner: Visitor, mint: Mint) -> None:
     assert f"/keys/{minted.key.id}" in page.links
 
 
+def test_a_key_that_a_service_asked_about_is_explained_by_both_ids(owner: Visitor, mint: Mint) -> None:
+    asker, asked = mint("service", scopes=["keys:read"]), mint("asked", scopes=["usage:read"])
+    question = {"key": asked.secret.reveal(), "scope": "tasks:write"}
+    answer = owner.one_request("POST", "/v1/keys/verify", headers=bearer(asker.secret), json=question)
+    assert answer.get_json()["code"] == "insufficient_scope"
+    (link,) = [link for link in owner.open(f"/keys/{asked.key.id}").links if "refusals?request_id" in link]
+    for path in (link, f"/keys/refusals?request_id={answer.headers['X-Request-Id']}"):
+        page = owner.open(path)
+        assert owner.status == 200
+        assert "Create a key that has tasks:write." in page.text
+        assert f"/keys/{asked.key.id}" in page.links
+    good = {"key": asked.secret.reveal()}
+    answer = owner.one_request("POST", "/v1/keys/verify", headers=bearer(asker.secret), json=good)
+    page = owner.open(f"/keys/refusals?request_id={answer.headers['X-Request-Id']}")
+    assert "This call was let in and answered." in page.text
+
+
 def test_a_call_that_was_let_in_says_so(owner: Visitor, mint: Mint) -> None:
     minted = mint("reader", scopes=["models:read"])
     answer = owner.one_request("GET", "/v1/models", headers=bearer(minted.secret))

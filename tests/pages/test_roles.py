@@ -59,6 +59,27 @@ def test_a_developer_manages_own_keys_only(developer: Visitor, dora: Person, ali
     assert developer.path == f"/keys/{mine.id}/deleted"
 
 
+def test_a_developer_makes_no_key_that_may_do_more_than_a_developer(
+    developer: Visitor, owner: Visitor, alice: Person
+) -> None:
+    """Such a key would rotate everybody's keys, and so show their secrets."""
+    page = developer.open("/keys/new")
+    for words in ("keys:write", "providers:write", "members:read", "audit:read", "webhooks:manage", "Full access"):
+        assert words not in page.text
+        assert words in owner.open("/keys/new").text
+    assert "usage:read" in page.text
+    wish = {"kind": "secret", "environment": "live", "expires": "90", "name": "forged"}
+    for more in ({"preset": "full"}, {"preset": "admin"}, {"preset": "one_by_one", "scopes": ["keys:write"]}):
+        page = developer.post_by_hand("/keys/new", **wish, **more)
+        assert developer.status == 422
+        assert "Your role cannot give a key" in page.text
+    assert keys.living(alice.workspace) == []
+    developer.submit("/keys/new", name="usual")
+    developer.submit("/keys/new", name="by hand", preset="one_by_one", scopes=["chat:write", "keys:read"])
+    owner.submit("/keys/new", name="everything", preset="full")
+    assert {key.name for key in keys.living(alice.workspace)} == {"usual", "by hand", "everything"}
+
+
 def test_an_owner_deletes_a_developers_key(developer: Visitor, alice: Person, owner: Visitor) -> None:
     developer.submit("/keys/new", name="made by dora")
     key = keys.living(alice.workspace)[0]

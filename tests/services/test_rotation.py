@@ -54,6 +54,21 @@ def test_at_most_two_secrets_are_alive(client: FlaskClient, mint: Mint, alice: P
     assert db.session.query(ApiKeySecret).count() == 2
 
 
+def test_a_clock_that_is_put_back_confuses_no_two_secrets(client: FlaskClient, mint: Mint, alice: Person) -> None:
+    first = mint()
+    with time_machine.travel(now() - timedelta(hours=1), tick=False):
+        second = rotate(alice, first.key, "24h")
+        db.session.expire_all()
+        key = keys.get(alice.workspace, first.key.id)
+        assert key.mask is not None
+        assert key.mask.endswith(second.secret.reveal()[-5:])
+        previous = rotation.previous_secret(key)
+        assert previous is not None
+        assert previous.mask.endswith(first.secret.reveal()[-5:])
+        third = rotate(alice, first.key, "24h")
+        assert [status(client, each.secret) for each in (first, second, third)] == [403, 200, 200]
+
+
 def test_the_overlap_can_be_finished_and_extended(client: FlaskClient, mint: Mint, alice: Person) -> None:
     first = mint()
     rotate(alice, first.key, "1h")

@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import AuditEvent, IdempotencyRecord
 from models.base import now
-from services import custom_scopes, keys, rotation
+from services import custom_scopes, keys, rotation, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput
 from services.permissions import Scope
@@ -56,6 +56,7 @@ ROUTES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/rotate", {"overlap": "now"}),
     ("POST", "/disable", None),
     ("POST", "/enable", None),
+    ("POST", "/rotation/finish", None),
 ]
 
 
@@ -509,13 +510,54 @@ def test_a_key_reveals_no_secret_that_can_do_more_than_itself(call: Call, alice:
     before = db.session.execute(text("SELECT count(*) FROM api_key_secret")).scalar_one()
     for secret, key_id, field in [
         (weak, strong, "scopes"),
-        (weak, live, "environment"),
         (weak, lasting, "expires_at"),
         (bounded, equal, "restrictions.networks"),
     ]:
         assert field in fields_of(call("POST", f"/{key_id}/rotate", secret=secret, json={"overlap": "24h"}))
+    refused(call("POST", f"/{live}/rotate", secret=weak, json={"overlap": "24h"}), 403, "permission_denied")
     assert db.session.execute(text("SELECT count(*) FROM api_key_secret")).scalar_one() == before
     assert call("POST", f"/{equal}/rotate", secret=weak, json={"overlap": "now"}).status_code == 200
+
+
+MANAGING = [
+    ("PATCH", "", {"name": "Renamed"}),
+    ("PATCH", "", {"expires_at": "2099-01-01T00:00:00Z"}),
+    ("PATCH", "", {"restrictions": {"models": ["gpt-4o"]}}),
+    ("POST", "/rotate", {"overlap": "now"}),
+    ("POST", "/rotation/finish", None),
+    ("POST", "/disable", None),
+    ("POST", "/enable", None),
+    ("DELETE", "", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), MANAGING)
+def test_a_test_key_manages_no_live_key_in_any_way(
+    call: Call, alice: Person, mint: Mint, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    own = mint(scopes=ALL).secret
+    live = mint(environment="live", scopes=["models:read"]).key
+    rotation.rotate(alice.workspace, live.id, actor=alice.actor, until=now() + timedelta(hours=1))
+    before = call("GET", f"/{live.id}").get_json()
+    response = call(method, f"/{live.id}{path}", secret=own, json=body)
+    error = refused(response, 403, "permission_denied")
+    assert error["message"] == "A test key cannot manage live keys."
+    assert call("GET", f"/{live.id}").get_json() == before
+    # A live key may.
+    if path == "/enable":
+        keys.disable(alice.workspace, live.id, actor=alice.actor)
+    assert call(method, f"/{live.id}{path}", json=body).status_code == 200
+
+
+def test_a_key_enables_none_that_can_do_more_than_itself(call: Call, alice: Person, mint: Mint) -> None:
+    """It may have been disabled because somebody else holds it."""
+    weak = restricted(alice, scopes=["keys:write", "models:read"]).secret
+    strong, equal = mint(scopes=ALL).key.id, mint(scopes=["models:read"]).key.id
+    for key_id in (strong, equal):
+        assert call("POST", f"/{key_id}/disable", secret=weak).get_json()["status"] == "disabled"
+    assert set(fields_of(call("POST", f"/{strong}/enable", secret=weak))) == {"scopes"}
+    assert call("GET", f"/{strong}").get_json()["status"] == "disabled"
+    assert call("POST", f"/{equal}/enable", secret=weak).get_json()["status"] == "active"
 
 
 def test_a_key_changes_the_expiry_of_none_that_can_do_more(call: Call, alice: Person, mint: Mint) -> None:
@@ -645,6 +687,30 @@ def test_a_moment_and_nothing_else_is_taken_as_overlap(call: Call, mint: Mint) -
     assert rotated["rotation"]["previous_ends_at"] == "2099-01-01T00:00:00Z"
 
 
+def test_a_rotation_can_be_finished(call: Call, client: FlaskClient, mint: Mint) -> None:
+    minted = mint()
+    path = f"/{minted.key.id}/rotation/finish"
+    error = error_of(call("POST", path))
+    assert (error["code"], error["type"]) == ("not_rotating", "invalid_request_error")
+    rotated = call("POST", f"/{minted.key.id}/rotate", json={"overlap": "24h"}).get_json()
+    assert client.get("/v1/models", headers=bearer(minted.secret)).status_code == 200
+    answer = call("POST", path)
+    assert (answer.status_code, answer.get_json()["rotation"]) == (200, None)
+    assert client.get("/v1/models", headers=bearer(minted.secret)).status_code == 403
+    assert client.get("/v1/models", headers={"X-API-Key": rotated["key"]}).status_code == 200
+
+
+def test_a_limit_that_a_smaller_plan_would_not_give_may_stay(call: Call, alice: Person) -> None:
+    workspaces.set_plan(alice.workspace, "enterprise", requests_per_minute=9000, actor=alice.actor)
+    made = call("POST", json={**NEW, "restrictions": {"requests_per_minute": 5000}}).get_json()
+    workspaces.set_plan(alice.workspace, "agency", requests_per_minute=None, actor=alice.actor)
+    path = f"/{made['id']}"
+    changed = call("PATCH", path, json={"restrictions": {"models": ["gpt-4o"]}})
+    assert changed.get_json()["restrictions"]["requests_per_minute"] == 5000
+    wider = call("PATCH", path, json={"restrictions": {"requests_per_minute": 5001}})
+    assert set(fields_of(wider)) == {"restrictions.requests_per_minute"}
+
+
 # ---- Idempotency-Key
 
 
@@ -686,6 +752,9 @@ def test_numbers_count_for_one_key_and_one_day(call: Call, mint: Mint) -> None:
     assert call("POST", json={**NEW, "name": "Other"}, headers=once, secret=other).status_code == 201
     with time_machine.travel(now() + timedelta(hours=23)):
         assert call("POST", json=NEW, headers=once).status_code == 200
+    with time_machine.travel(now() + timedelta(hours=24, seconds=1)):
+        later = call("POST", json={**NEW, "name": "A day later"}, headers=once)
+        assert (later.status_code, later.get_json()["name"]) == (201, "A day later")
 
 
 def test_a_refused_request_leaves_its_number_free(call: Call) -> None:
@@ -704,6 +773,26 @@ def test_a_repeated_rotation_rotates_once(call: Call, client: FlaskClient, mint:
     assert (again.status_code, again.get_json()["key"]) == (200, None)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert client.get("/v1/models", headers={"X-API-Key": first.get_json()["key"]}).status_code == 200
+
+
+def test_a_repeated_act_is_not_carried_out_again(call: Call, alice: Person, mint: Mint) -> None:
+    """A late repetition must not undo what was done since."""
+    key = mint().key
+    path = f"/{key.id}"
+    for act, undo in (("/disable", "/enable"), ("/enable", "/disable")):
+        once = {"Idempotency-Key": act}
+        assert "Idempotent-Replayed" not in call("POST", path + act, headers=once).headers
+        undone = call("POST", path + undo).get_json()["status"]
+        again = call("POST", path + act, headers=once)
+        assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+        assert again.get_json()["status"] == undone
+        call("POST", path + act)
+    call("POST", f"{path}/rotate", json={"overlap": "1h"})
+    once = {"Idempotency-Key": "finish"}
+    for _ in range(2):
+        assert call("POST", f"{path}/rotation/finish", headers=once).status_code == 200
+    entries = db.session.query(AuditEvent).filter_by(action="key:finish_rotation").all()
+    assert len(entries) == 1
 
 
 def test_requests_with_one_number_at_the_same_time_are_carried_out_once(
