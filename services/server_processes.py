@@ -16,9 +16,9 @@ from models.quick import DatabaseUnavailable, Prepared
 from services.errors import DatabaseAway
 from services.parts import parts
 
-BEAT_SECONDS = 5
+BEAT_SECONDS = 3
 # Beats may be missed. To call a living process dead does no harm: what it settles afterwards still counts, once.
-ALIVE_FOR = timedelta(seconds=20)
+ALIVE_FOR = timedelta(seconds=15)
 # A process may take its first call before its first beat.
 UNKNOWN_FOR = timedelta(seconds=60)
 _KEPT_FOR = timedelta(days=1)
