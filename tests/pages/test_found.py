@@ -132,6 +132,20 @@ def test_sent_twice_at_once_it_is_ended_and_told_once(app: Flask, mint: Mint) ->
     assert (len(entries()), len(mails())) == (1, 1)
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+def test_what_has_ended_since_it_was_found_is_told_once(
+    app: Flask, mint: Mint, alice: Person, monkeypatch: pytest.MonkeyPatch, rotated: bool
+) -> None:
+    minted = mint()
+    if rotated:
+        rotation.rotate(alice.workspace, minted.key.id, actor=alice.actor, until=now() + timedelta(days=1))
+    found = found_keys._find(minted.secret.reveal())
+    monkeypatch.setattr(found_keys, "_find", lambda _text: found)
+    for _ in range(2):
+        found_keys.end(minted.secret, "", address=None, client=None)
+    assert (len(entries()), len(mails())) == (1, 1)
+
+
 # ---- what does not
 
 
