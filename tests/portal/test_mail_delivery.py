@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 20
 @pytest.fixture
 def portal(smtp_sink: SmtpSink) -> Iterator[Portal]:
     settings = {"ARKA_DEMO": "0", "ARKA_SMTP_URL": smtp_sink.url, "ARKA_MAIL_FROM": "no-reply@portal.example"}
-    with running_portal(settings, workers=3) as portal:
+    with running_portal(settings, workers=2) as portal:
         yield portal
 
 
@@ -55,7 +55,7 @@ def unsent(portal: Portal) -> int:
     return int(run(portal, "SELECT count(*) FROM mail_message WHERE sent_at IS NULL")[0][0])  # type: ignore[call-overload]
 
 
-def test_three_processes_send_each_message_once(portal: Portal, smtp_sink: SmtpSink) -> None:
+def test_several_processes_send_each_message_once(portal: Portal, smtp_sink: SmtpSink) -> None:
     names = [f"mail_{number:02}" for number in range(30)]
     for name in names:
         queue(portal, name)

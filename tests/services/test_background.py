@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import time_machine
@@ -19,7 +14,7 @@ from flask import Flask
 from sqlalchemy import create_engine, delete, select, text
 
 from app import create_app
-from config import ROOT, load
+from config import load
 from extensions import db
 from models import IdempotencyRecord, Job, LoginSession
 from models.base import delete_some, new_id, now, transaction
@@ -241,42 +236,6 @@ def test_the_app_alone_starts_no_thread(environment: dict[str, str]) -> None:
     before = threading.active_count()
     create_app(load(environment))
     assert threading.active_count() == before
-
-
-# ---- processes
-
-
-def test_work_is_shared_by_processes_and_taken_over_when_one_is_killed(
-    app: Flask, environment: dict[str, str], tmp_path: Path
-) -> None:
-    lines = tmp_path / "lines"
-    lines.touch()
-    given = {"PATH": os.environ["PATH"], "FLASK_SKIP_DOTENV": "1", "PYTHONPATH": str(ROOT), **environment}
-    command = [sys.executable, Path(__file__).with_name("background_worker.py"), lines, "1"]
-    workers = [subprocess.Popen(command, env=given, cwd=ROOT) for _ in range(2)]
-    try:
-        # One has done its work, and the second time somebody is in the midst of it.
-        assert wait_until(lambda: len(lines.read_text().splitlines()) >= 3, 60)
-        assert_one_at_a_time(lines.read_text())
-        before = lines.read_text().splitlines()
-        dead = int(before[-1].split()[0])
-        os.kill(dead, signal.SIGKILL)
-        assert wait_until(lambda: len(lines.read_text().splitlines()) >= len(before) + 2, 30)
-        after = lines.read_text().splitlines()[len(before) :]
-        assert str(dead) not in {line.split()[0] for line in after}
-        assert float(after[0].split()[1]) - float(before[-1].split()[1]) >= 1
-        assert_one_at_a_time("\n".join(after))
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait(10)
-
-
-def assert_one_at_a_time(lines: str) -> None:
-    """Each process writes two lines; nobody's stand between them."""
-    owners = [line.split()[0] for line in lines.splitlines()]
-    for first, second in zip(owners[::2], owners[1::2], strict=False):
-        assert first == second, owners
 
 
 # ---- the table
