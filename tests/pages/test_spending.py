@@ -12,7 +12,7 @@ from models.base import now
 from services import keys
 from services.keys import Minted
 from services.restrictions import Restrictions
-from services.spending import period_end
+from services.spending_counters import period_end
 from tests.pages.visitor import Visitor
 from tests.people import Person
 
