@@ -19,6 +19,7 @@ from services.errors import DatabaseAway
 from services.gate import KeyFacts
 from services.parts import parts
 from services.server_processes import is_dead, moments, own_id
+from services.spending_counters import lock_name
 
 _MODEL_LENGTH = 200
 _REASON_LENGTH = 200
@@ -147,7 +148,7 @@ class Meter:
         """Give the act that keeps the row of a call and settles what is held for it."""
         try:
             with self._quick.act() as act:
-                act.alone(spending.lock_name(call.key.workspace_id))
+                act.alone(lock_name(call.key.workspace_id))
                 yield act
         except DatabaseUnavailable as error:
             spending.abandon(call.request_id, call.key.workspace_id)
@@ -208,7 +209,7 @@ def _complete(orphan: _Orphan) -> None:
         "price_version": version,
     }
     with parts().quick.act() as act:
-        act.alone(spending.lock_name(orphan.workspace_id))
+        act.alone(lock_name(orphan.workspace_id))
         # Nothing is met if it was not dead after all, and has settled since.
         if act.run(_COMPLETE, values):
             place = (orphan.request_id, orphan.workspace_id, orphan.api_key_id, orphan.started_at)

@@ -1,28 +1,28 @@
 """Spending limits: daily and monthly, of a key and of its workspace, held before a call and settled after it.
 
-A counter tells what its owner spent in a UTC day or month and what the calls in progress hold of it. The costs in the
-usage rows are the truth: a counter is made from them, and a call belongs to the periods in which it began. Whoever
-changes the counters of a workspace is alone with them, so that no two calls are let in for the same money.
+Before a call goes to a provider the most it may cost is held; the act that keeps its usage row gives the hold back and
+counts the real cost. Where neither the key nor its workspace has a limit, nothing is asked and nothing written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import delete, or_, select
 
 from extensions import db
-from models import ApiKey, SpendingCounter, SpendingHold, UsageRecord, Workspace
+from models import ApiKey, SpendingCounter, Workspace
 from models.base import now, one_at_a_time, transaction
-from models.quick import Act, DatabaseUnavailable, Prepared, Quick
-from services import audit, prices, server_processes
+from models.quick import Act, DatabaseUnavailable, Quick
+from services import audit, prices, spending_counters
 from services.actor import Actor
 from services.errors import DatabaseAway, SpendingLimitReached, UnknownPrice
 from services.money import as_usd
 from services.parts import parts
+from services.spending_counters import Counted, Limit, lock_name, period_start
 
 if TYPE_CHECKING:
     from services.gate import KeyFacts
@@ -30,58 +30,9 @@ if TYPE_CHECKING:
 
 # Held for a caller who does not say how long the answer may be.
 USUAL_OUTPUT_TOKENS = 4096
-PERIODS = ("day", "month")
-# A call that began before its limit was set holds nothing and is counted again for so long.
-_RECOUNTED_FOR = timedelta(hours=1)
-_KEPT_FOR = timedelta(days=3)
 
 # Calls of this process whose hold nobody else is going to release while the process lives, with their workspaces.
 _abandoned: dict[str, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """What an owner, a key or its workspace, may spend in one period."""
-
-    whose: str
-    owner_id: str
-    # ``day`` or ``month``, and when it began.
-    period: str
-    began: datetime
-    nano_usd: int
-
-    @property
-    def counter(self) -> str:
-        """The name of the period in its counter: ``2026-11-21`` or ``2026-11``."""
-        return counter_period(self.period, self.began)
-
-    @property
-    def resets_at(self) -> datetime:
-        return period_end(self.period, self.began)
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """A limit with what is spent and held of it."""
-
-    limit: Limit
-    spent: int
-    held: int
-
-    @property
-    def left(self) -> int:
-        return self.limit.nano_usd - self.spent - self.held
-
-    def details(self) -> dict[str, Any]:
-        """What a refusal tells the caller."""
-        return {
-            "whose": self.limit.whose,
-            "period": self.limit.period,
-            "limit_usd": as_usd(self.limit.nano_usd),
-            "spent_usd": as_usd(self.spent),
-            "held_usd": as_usd(self.held),
-            "resets_at": f"{self.limit.resets_at:%Y-%m-%dT%H:%M:%SZ}",
-        }
 
 
 def limits_of(key: KeyFacts, at: datetime) -> list[Limit]:
@@ -110,14 +61,13 @@ def reached(quick: Quick, key: KeyFacts) -> Counted | None:
     limits = limits_of(key, at)
     if not limits:
         return None
-    found = quick.all(_COUNTERS, {"key": key.key_id, "workspace": key.workspace_id, **_periods(at)})
-    rows = {(owner_id, period): (spent, held) for owner_id, period, spent, held in found}
+    rows = spending_counters.known(quick, key.key_id, key.workspace_id, at)
     if all((limit.owner_id, limit.counter) in rows for limit in limits):
         counted = [Counted(limit, *rows[limit.owner_id, limit.counter]) for limit in limits]
     else:
         with quick.act() as act:
             act.alone(lock_name(key.workspace_id))
-            counted = [_counted(act, key.workspace_id, limit) for limit in limits]
+            counted = [spending_counters.count(act, key.workspace_id, limit) for limit in limits]
     return min((one for one in counted if one.left <= 0), key=lambda one: one.left, default=None)
 
 
@@ -136,11 +86,14 @@ def hold(call: Call, routes: Sequence[tuple[str, str]], *, input_tokens: int, ou
     try:
         with parts().quick.act() as act:
             act.alone(lock_name(call.key.workspace_id))
-            tightest = min((_counted(act, call.key.workspace_id, limit) for limit in limits), key=lambda one: one.left)
+            tightest = min(
+                (spending_counters.count(act, call.key.workspace_id, limit) for limit in limits),
+                key=lambda one: one.left,
+            )
             amount = most if bounded else min(most, tightest.left)
             fits = tightest.left > 0 and amount <= tightest.left
             if fits:
-                _keep(act, call, limits, amount)
+                spending_counters.keep(act, call.request_id, call.key.workspace_id, limits, amount)
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
     if not fits:
@@ -161,22 +114,9 @@ def settle_request(
     act: Act, request_id: str, workspace_id: str, key_id: str | None, started_at: datetime, cost_change: int
 ) -> None:
     """As ``settle``, for a call known by its usage row. The act must hold ``lock_name``."""
-    release(act, request_id)
+    spending_counters.release(act, request_id)
     if cost_change:
-        periods = _periods(started_at)
-        act.run(_SPEND, {"cost": cost_change, "key": key_id, "workspace": workspace_id, **periods})
-
-
-def release(act: Act, request_id: str) -> None:
-    """Give back what a call holds, if it still does. The act must hold ``lock_name``."""
-    found = act.one(_FIND_HOLD, {"of_request": request_id})
-    if found is None:
-        return
-    nano_usd, counters = found
-    for counter in counters:
-        owner_id, _, period = counter.partition("/")
-        act.run(_RELEASE, {"amount": nano_usd, "of_owner": owner_id, "in_period": period})
-    act.run(_DROP_HOLD, {"of_request": request_id})
+        spending_counters.spend(act, workspace_id, key_id, started_at, cost_change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +193,9 @@ def release_abandoned() -> None:
 def clear_up() -> None:
     """Release what the calls of dead processes hold, and forget counters of periods long over. Raises DatabaseAway."""
     try:
-        for request_id, workspace_id in parts().quick.all(_DEAD_HOLDS, server_processes.moments()):
+        for request_id, workspace_id in spending_counters.of_dead_processes(parts().quick):
             _release_alone(request_id, workspace_id)
-        parts().quick.run(_FORGET, {"before": now() - _KEPT_FOR, **_periods(now())})
+        spending_counters.forget_old(parts().quick)
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
 
@@ -264,12 +204,7 @@ def recount() -> None:
     """Count young counters again from the usage rows: a call that began without a limit holds nothing, and none of its
     cost is in a counter that was made before it ended. Raises DatabaseAway."""
     try:
-        for owner_id, period, workspace_id in parts().quick.all(_YOUNG, {"since": now() - _RECOUNTED_FOR}):
-            limit = _limit_of_counter(owner_id, period, workspace_id)
-            with parts().quick.act() as act:
-                act.alone(lock_name(workspace_id))
-                spent = _spent(act, workspace_id, limit)
-                act.run(_RECOUNT, {"spent": spent, "of_owner": owner_id, "in_period": period})
+        spending_counters.recount(parts().quick)
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
 
@@ -277,28 +212,6 @@ def recount() -> None:
 def abandon(request_id: str, workspace_id: str) -> None:
     """Note that a call is over and its hold could not be released; ``clear_up`` of this process does it later."""
     _abandoned[request_id] = workspace_id
-
-
-def lock_name(workspace_id: str) -> str:
-    """The name under which whoever changes a workspace's counters is alone."""
-    return f"spending:{workspace_id}"
-
-
-def period_start(period: str, at: datetime) -> datetime:
-    """Return when the UTC day or month of that moment began."""
-    day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return day if period == "day" else day.replace(day=1)
-
-
-def period_end(period: str, at: datetime) -> datetime:
-    """Return when the UTC day or month of that moment ends, and its limit starts anew."""
-    began = period_start(period, at)
-    return began + timedelta(days=1) if period == "day" else (began + timedelta(days=32)).replace(day=1)
-
-
-def counter_period(period: str, at: datetime) -> str:
-    """Return the name of the UTC day or month of that moment, such as ``2026-11-21`` or ``2026-11``."""
-    return f"{at.astimezone(UTC):{'%Y-%m-%d' if period == 'day' else '%Y-%m'}}"
 
 
 def _own_limits(owner: Workspace | ApiKey, at: datetime) -> list[Limit]:
@@ -312,24 +225,15 @@ def _own_limits(owner: Workspace | ApiKey, at: datetime) -> list[Limit]:
 
 
 def _standing(workspace: Workspace, owner: Workspace | ApiKey, limit: Limit) -> Standing:
-    quick = parts().quick
-    found = quick.one(_COUNTER, {"of_owner": limit.owner_id, "in_period": limit.counter})
-    spent, held = found or (_spent(quick, workspace.id, limit), _held(quick, workspace.id, limit))
-    return Standing(owner.name, owner.id, limit.period, limit.nano_usd, spent, held, limit.resets_at)
-
-
-def _limit_of_counter(owner_id: str, period: str, workspace_id: str) -> Limit:
-    """The owner and period of a counter in the form that sums are made by; its amount does not matter."""
-    whose = "workspace" if owner_id == workspace_id else "key"
-    name, form = ("day", "%Y-%m-%d") if len(period) == len("2026-11-21") else ("month", "%Y-%m")
-    return Limit(whose, owner_id, name, datetime.strptime(period, form).replace(tzinfo=UTC), 0)
+    found = spending_counters.look(parts().quick, workspace.id, limit)
+    return Standing(owner.name, owner.id, limit.period, limit.nano_usd, found.spent, found.held, limit.resets_at)
 
 
 def _release_alone(request_id: str, workspace_id: str) -> None:
     try:
         with parts().quick.act() as act:
             act.alone(lock_name(workspace_id))
-            release(act, request_id)
+            spending_counters.release(act, request_id)
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
 
@@ -376,112 +280,3 @@ SENTENCE = (
 def sentence(details: dict[str, Any]) -> str:
     """Return what a refusal says, from what it tells."""
     return SENTENCE.format(**details)
-
-
-def _counted(act: Act, workspace_id: str, limit: Limit) -> Counted:
-    """Read a counter; make it from the usage rows and the open holds when there is none."""
-    place = {"of_owner": limit.owner_id, "in_period": limit.counter}
-    found = act.one(_COUNTER, place)
-    if found is None:
-        found = [_spent(act, workspace_id, limit), _held(act, workspace_id, limit)]
-        values = {"owner_id": limit.owner_id, "period": limit.counter, "workspace_id": workspace_id}
-        act.run(_MAKE, {**values, "spent_nano_usd": found[0], "held_nano_usd": found[1], "created_at": now()})
-    return Counted(limit, *found)
-
-
-def _spent(act: Act | Quick, workspace_id: str, limit: Limit) -> int:
-    values = {"workspace_id": workspace_id, "began": limit.began, "ends": limit.resets_at}
-    statement = _SUM_OF_KEY if limit.whose == "key" else _SUM
-    found = act.one(statement, values | ({"key": limit.owner_id} if limit.whose == "key" else {}))
-    # No rows add up to None, and PostgreSQL adds up in decimals.
-    return int((found and found[0]) or 0)
-
-
-def _held(act: Act | Quick, workspace_id: str, limit: Limit) -> int:
-    name = f"{limit.owner_id}/{limit.counter}"
-    return sum(amount for amount, counters in act.all(_HOLDS, {"workspace_id": workspace_id}) if name in counters)
-
-
-def _keep(act: Act, call: Call, limits: Sequence[Limit], amount: int) -> None:
-    for limit in limits:
-        act.run(_HOLD, {"amount": amount, "of_owner": limit.owner_id, "in_period": limit.counter})
-    values = {
-        "request_id": call.request_id,
-        "workspace_id": call.key.workspace_id,
-        "process_id": server_processes.own_id(),
-        "counters": [f"{limit.owner_id}/{limit.counter}" for limit in limits],
-        "nano_usd": amount,
-        "created_at": now(),
-    }
-    act.run(_ADD_HOLD, values)
-
-
-def _periods(at: datetime) -> dict[str, str]:
-    return {"day": counter_period("day", at), "month": counter_period("month", at)}
-
-
-_counter = SpendingCounter.__table__.columns
-_of_one = (SpendingCounter.owner_id == bindparam("of_owner"), SpendingCounter.period == bindparam("in_period"))
-_of_call = (
-    SpendingCounter.owner_id.in_([bindparam("key"), bindparam("workspace")]),
-    SpendingCounter.period.in_([bindparam("day"), bindparam("month")]),
-)
-_COUNTERS = Prepared(
-    select(
-        SpendingCounter.owner_id, SpendingCounter.period, SpendingCounter.spent_nano_usd, SpendingCounter.held_nano_usd
-    ).where(*_of_call)
-)
-_COUNTER = Prepared(select(SpendingCounter.spent_nano_usd, SpendingCounter.held_nano_usd).where(*_of_one))
-_MAKE = Prepared(insert(SpendingCounter).values({column.name: bindparam(column.name) for column in _counter}))
-_amount = bindparam("amount", type_=_counter["held_nano_usd"].type)
-_HOLD = Prepared(update(SpendingCounter).where(*_of_one).values(held_nano_usd=SpendingCounter.held_nano_usd + _amount))
-_RELEASE = Prepared(
-    update(SpendingCounter).where(*_of_one).values(held_nano_usd=SpendingCounter.held_nano_usd - _amount)
-)
-_cost = bindparam("cost", type_=_counter["spent_nano_usd"].type)
-_SPEND = Prepared(
-    update(SpendingCounter).where(*_of_call).values(spent_nano_usd=SpendingCounter.spent_nano_usd + _cost)
-)
-
-_ADD_HOLD = Prepared(
-    insert(SpendingHold).values({column.name: bindparam(column.name) for column in SpendingHold.__table__.columns})
-)
-_of_request = SpendingHold.request_id == bindparam("of_request")
-_FIND_HOLD = Prepared(select(SpendingHold.nano_usd, SpendingHold.counters).where(_of_request))
-_DROP_HOLD = Prepared(delete(SpendingHold).where(_of_request))
-_HOLDS = Prepared(
-    select(SpendingHold.nano_usd, SpendingHold.counters).where(SpendingHold.workspace_id == bindparam("workspace_id"))
-)
-
-_in_time = bindparam("began", type_=UsageRecord.started_at.type), bindparam("ends", type_=UsageRecord.started_at.type)
-_sum = select(func.sum(UsageRecord.cost_nano_usd)).where(
-    UsageRecord.workspace_id == bindparam("workspace_id"),
-    UsageRecord.started_at >= _in_time[0],
-    UsageRecord.started_at < _in_time[1],
-)
-_SUM = Prepared(_sum)
-_SUM_OF_KEY = Prepared(_sum.where(UsageRecord.api_key_id == bindparam("key")))
-
-_DEAD_HOLDS = Prepared(
-    select(SpendingHold.request_id, SpendingHold.workspace_id).where(
-        server_processes.is_dead(SpendingHold.process_id, SpendingHold.created_at)
-    )
-)
-_moment = _counter["created_at"].type
-_FORGET = Prepared(
-    delete(SpendingCounter).where(
-        SpendingCounter.created_at < bindparam("before", type_=_moment),
-        SpendingCounter.period.not_in([bindparam("day"), bindparam("month")]),
-        SpendingCounter.held_nano_usd == 0,
-    )
-)
-_YOUNG = Prepared(
-    select(SpendingCounter.owner_id, SpendingCounter.period, SpendingCounter.workspace_id).where(
-        SpendingCounter.created_at >= bindparam("since", type_=_moment)
-    )
-)
-_RECOUNT = Prepared(
-    update(SpendingCounter)
-    .where(*_of_one)
-    .values(spent_nano_usd=bindparam("spent", type_=_counter["spent_nano_usd"].type))
-)

@@ -24,6 +24,7 @@ from services.gate import KeyFacts, Presented, judge
 from services.metering import Call, Meter
 from services.parts import parts
 from services.restrictions import Restrictions
+from services.spending_counters import PERIODS, counter_period, period_end, period_start
 from tests.people import Person
 
 USD = 1_000_000_000
@@ -93,7 +94,7 @@ def rows_of(model: Any) -> list[Any]:
 
 
 def counter(owner_id: str, period: str = "month", at: datetime | None = None) -> tuple[int, int]:
-    return counters()[owner_id, spending.counter_period(period, at or now())]
+    return counters()[owner_id, counter_period(period, at or now())]
 
 
 # ---- what a hold does
@@ -235,14 +236,14 @@ def test_a_call_counts_where_it_began_also_when_it_ends_in_another_day_and_month
 )
 def test_days_and_months_end_at_midnight_utc(at: str, day_ends: str, month_ends: str) -> None:
     moment = datetime.fromisoformat(at).replace(tzinfo=UTC)
-    ends = [spending.period_end(period, moment) for period in spending.PERIODS]
+    ends = [period_end(period, moment) for period in PERIODS]
     assert [f"{end:%Y-%m-%d}" for end in ends] == [day_ends, month_ends]
     assert all((end.hour, end.minute, end.second, end.utcoffset()) == (0, 0, 0, timedelta(0)) for end in ends)
 
 
 def test_a_new_counter_is_made_from_the_rows_of_its_period_alone(app: Flask, alice: Person, facts: Facts) -> None:
     key, other = facts(), facts()
-    today, first = now(), spending.period_start("month", now())
+    today, first = now(), period_start("month", now())
     for at, used in [(today, key), (today, other), (first - timedelta(seconds=1), key)]:
         finish(call_of(used, at), 100)
     limit_workspace(alice, daily_nano_usd=USD, monthly_nano_usd=USD)
