@@ -40,9 +40,7 @@ def rotate(new_key: bool) -> None:
         err=True,
     )
     for row in tally.unreadable:
-        click.echo(
-            f"The {row.provider} key of {row.workspace} cannot be decrypted: it has to be saved again.", err=True
-        )
+        click.echo(f"{row.workspace}: the {row.provider} key cannot be decrypted; it has to be saved again.", err=True)
     if tally.unreadable:
         raise click.exceptions.Exit(1)
 

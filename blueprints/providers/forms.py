@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from markupsafe import Markup
 from wtforms import HiddenField, PasswordField, RadioField, StringField
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # newer than its type stubs
 
@@ -17,7 +16,10 @@ from services.provider_keys import LABEL_LENGTH
 from services.secret import Secret
 
 # Where a customer makes a key.
-KEY_PAGES = {"openai": "https://platform.openai.com/api-keys", "openrouter": "https://openrouter.ai/settings/keys"}
+_KEY_PAGES = {
+    "openai": "platform.openai.com/api-keys, “Create new secret key”",
+    "openrouter": "openrouter.ai/settings/keys, “Create API Key”",
+}
 _KEY_ATTRIBUTES = {"autocomplete": "off", "spellcheck": "false", "data-1p-ignore": "", "data-lpignore": "true"}
 
 
@@ -64,9 +66,7 @@ class ConfirmForm(PortalForm):
     """An act whose page says all there is to say; only the button is left."""
 
 
-def _where_to_find(name: str, title: str) -> Markup:
-    if name not in KEY_PAGES:
-        return Markup("Where do I find it? Whoever runs {} has it.").format(title)
-    return Markup(
-        '<a href="{}" rel="external noreferrer">Where do I find it?<span class="visually-hidden"> {}</span></a>'
-    ).format(KEY_PAGES[name], title)
+def _where_to_find(name: str, title: str) -> str:
+    """No link: a page of ours leads to no other site, and a key is not to be typed into the wrong one."""
+    place = _KEY_PAGES.get(name)
+    return f"Where do I find it? At {place}." if place else f"Where do I find it? Whoever runs {title} has it."

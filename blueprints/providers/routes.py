@@ -14,7 +14,17 @@ from services import provider_keys
 from services.errors import AlreadyDone, InvalidInput
 from services.parts import parts
 from services.permissions import Role
-from services.provider_keys import RATE_LIMITED, RESTRICTED, UNVERIFIED, VALID, ProviderUnreachable
+from services.provider_keys import (
+    CANNOT_DECRYPT,
+    INVALID,
+    NO_CREDIT,
+    RATE_LIMITED,
+    RESTRICTED,
+    UNREACHABLE,
+    UNVERIFIED,
+    VALID,
+    ProviderUnreachable,
+)
 
 bp = Blueprint("providers", __name__, url_prefix="/keys/providers")
 
@@ -28,6 +38,17 @@ _SAVED = {
     RESTRICTED: "The {} key is saved. It is restricted, so some calls may be refused.",
     RATE_LIMITED: "The {} key is saved. It works, but its rate is limited at the moment.",
     UNVERIFIED: "The {} key is saved without a check.",
+}
+
+_FOUND = {
+    VALID: "{} accepts the key.",
+    INVALID: "{} does not accept the key.",
+    NO_CREDIT: "{} accepts the key, but the account has no credit.",
+    RESTRICTED: "{} accepts the key, but does not let it do everything.",
+    RATE_LIMITED: "{} accepts the key, but limits its rate at the moment.",
+    UNREACHABLE: "We could not reach {}. The key is neither right nor wrong for now.",
+    UNVERIFIED: "{} has nothing to check the key with.",
+    CANNOT_DECRYPT: "The {} key cannot be decrypted.",
 }
 
 
@@ -79,11 +100,7 @@ def update(name: str) -> Answer:
 @role_required("admin")
 def test(name: str) -> Response:
     row = provider_keys.check_saved(current_workspace(), name)
-    title = provider_keys.title_of(row)
-    if row.state == VALID:
-        flash(f"{title} accepts the key.")
-    else:
-        flash(f"The {title} key was tested. Below stands what was found.", "warn")
+    flash(_FOUND[row.state].format(provider_keys.title_of(row)), "message" if row.state == VALID else "warn")
     return redirect(url_for("providers.index"), 303)
 
 

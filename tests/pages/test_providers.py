@@ -80,7 +80,7 @@ def test_a_key_is_added_tested_updated_and_deleted(owner: Visitor, alice: Person
 
     provider.fault = "402"
     page = owner.post_by_hand(f"{PROVIDERS}/openai/test")
-    assert "The OpenAI key was tested. Below stands what was found." in page.text
+    assert "OpenAI accepts the key, but the account has no credit." in page.text
     assert "This OpenAI key works, but the account has no credit. Add credit at OpenAI." in page.text
     assert "Out of credit" in page.text
     provider.fault = None

@@ -212,6 +212,16 @@ def test_the_time_is_for_the_whole_check_and_not_for_each_request(
     assert provider_check.SECONDS == 0.8
 
 
+def test_a_look_up_of_the_address_that_hangs_does_not_outlast_the_check(
+    provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_check, "SECONDS", 0.3)
+    monkeypatch.setattr(Upstream, "send", lambda *_given, **_more: time.sleep(2))
+    began = time.monotonic()
+    assert check(provider, OPENAI, provider.good_key) == Finding("unreachable", "it did not answer in time")
+    assert time.monotonic() - began < 1
+
+
 def test_the_time_a_check_may_take_is_ten_seconds() -> None:
     assert provider_check.SECONDS == 10
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 from flask import Flask
 from sqlalchemy import text
 
 from extensions import db
-from models import AuditEvent, ProviderKey
+from models import AuditEvent, ProviderKey, Workspace
 from models.quick import DatabaseUnavailable
-from services import provider_keys
-from services.errors import InvalidInput, ServiceUnavailable
+from services import provider_check, provider_keys, sealing
+from services.errors import InvalidInput, NotFound, ServiceUnavailable
 from services.parts import parts
+from services.provider_check import Finding
 from services.provider_keys import ProviderUnreachable, Sealed, note_outcome
 from services.secret import Secret
 from tests.neighbours.fake_provider import FakeProvider
@@ -84,11 +89,23 @@ def test_a_restricted_key_is_kept_and_said_to_be_so(app: Flask, alice: Person, p
     assert save(alice, "openai", provider.restricted_key).state == "restricted"
 
 
-@pytest.mark.parametrize("key", ["", "  ", "two words", "ключ", "x" * 501, "a\0b"])
-def test_what_is_no_key_is_not_sent_anywhere(app: Flask, alice: Person, provider: FakeProvider, key: str) -> None:
-    with pytest.raises(InvalidInput):
-        save(alice, "openai", key)
+def test_what_is_no_key_is_not_sent_anywhere(app: Flask, alice: Person, provider: FakeProvider) -> None:
+    for key in ("", "  ", "two words", "ключ", "x" * 501, "a\0b"):
+        with pytest.raises(InvalidInput):
+            save(alice, "openai", key)
+    with pytest.raises(InvalidInput, match="at most 60 characters"):
+        provider_keys.save(alice.workspace, "openai", Secret("sk-x"), actor=alice.actor, label="x" * 61)
     assert provider.requests == []
+
+
+def test_a_deleted_key_is_gone_for_the_next_call(app: Flask, alice: Person, provider: FakeProvider) -> None:
+    save(alice, "openai", provider.good_key)
+    provider_keys.delete(alice.workspace, "openai", actor=alice.actor)
+    assert provider_keys.connected(alice.workspace_id) == {}
+    with pytest.raises(NotFound):
+        provider_keys.delete(alice.workspace, "openai", actor=alice.actor)
+    last = db.session.query(AuditEvent).order_by(AuditEvent.id.desc()).limit(1).one()
+    assert (last.action, last.object_name) == ("provider_key:delete", "OpenAI")
 
 
 def test_an_unknown_provider_is_named_with_the_known_ones(app: Flask, alice: Person) -> None:
@@ -125,18 +142,14 @@ def sealed(person: Person, name: str = "openai") -> Sealed:
     return provider_keys.connected(person.workspace_id)[name]
 
 
-@pytest.mark.parametrize(
-    "state", ["no_credit", "restricted", "rate_limited", "invalid", "unreachable", "cannot_decrypt"]
-)
-def test_a_keys_state_follows_what_calls_see_and_heals(
-    app: Flask, alice: Person, provider: FakeProvider, state: str
-) -> None:
+def test_a_keys_state_follows_what_calls_see_and_heals(app: Flask, alice: Person, provider: FakeProvider) -> None:
     save(alice, "openai", provider.good_key)
-    note_outcome(alice.workspace_id, sealed(alice), state, "Their words")
-    assert seen(alice) == (state, "Their words")
-    assert sealed(alice).state == state
-    note_outcome(alice.workspace_id, sealed(alice), "valid")
-    assert seen(alice) == ("valid", None)
+    for state in ("no_credit", "restricted", "rate_limited", "invalid", "unreachable", "cannot_decrypt"):
+        note_outcome(alice.workspace_id, sealed(alice), state, "Their words")
+        assert seen(alice) == (state, "Their words")
+        assert sealed(alice).state == state
+        note_outcome(alice.workspace_id, sealed(alice), "valid")
+        assert seen(alice) == ("valid", None)
 
 
 def test_what_became_of_an_old_key_says_nothing_of_the_new_one(
@@ -199,3 +212,80 @@ def spoil(person: Person, name: str) -> None:
     row = db.session.query(ProviderKey).filter_by(workspace_id=person.workspace_id, provider=name).one()
     row.sealed = row.sealed[:-4] + ("AAAA" if not row.sealed.endswith("AAAA") else "BBBB")
     db.session.commit()
+
+
+# ---- Several at once
+
+
+def test_two_updates_at_once_leave_one_whole_key(app: Flask, alice: Person, provider: FakeProvider) -> None:
+    save(alice, "openai", provider.good_key)
+    provider.answer_delay_seconds = 0.05
+    actor, workspace_id = alice.actor, alice.workspace_id
+    both = threading.Barrier(2)
+
+    def update(key: str) -> None:
+        with app.app_context():
+            workspace = db.session.get_one(Workspace, workspace_id)
+            both.wait(10)
+            provider_keys.save(workspace, "openai", Secret(key), actor=actor)
+            db.session.remove()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(update, [provider.good_key, provider.openai_key]))
+    db.session.rollback()
+    assert opened(alice, "openai") in (provider.good_key, provider.openai_key)
+    assert seen(alice) == ("valid", None)
+    actions = [entry.action for entry in db.session.query(AuditEvent).order_by(AuditEvent.id.desc()).limit(3)]
+    assert actions == ["provider_key:replace", "provider_key:replace", "provider_key:add"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_an_outcome_of_the_old_key_that_comes_in_between_does_not_mark_the_new_one(
+    app: Flask, alice: Person, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(alice, "openai", provider.good_key)
+    old, seal = sealed(alice), sealing.seal
+
+    def seal_late(secret: Secret, place: str) -> str:
+        note_outcome(alice.workspace_id, old, "invalid", "The old key was refused")
+        return seal(secret, place)
+
+    monkeypatch.setattr(sealing, "seal", seal_late)
+    save(alice, "openai", provider.openai_key)
+    assert seen(alice) == ("valid", None)
+
+
+def test_a_check_of_a_key_that_was_replaced_meanwhile_says_nothing_of_the_new_one(
+    app: Flask, alice: Person, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(alice, "openai", provider.good_key)
+    ask = provider_check.check
+
+    def replace_and_ask(*given: Any) -> Finding:
+        monkeypatch.setattr(provider_check, "check", ask)
+        save(alice, "openai", provider.openai_key)
+        provider.fault = "401"
+        return ask(*given)
+
+    monkeypatch.setattr(provider_check, "check", replace_and_ask)
+    assert provider_keys.check_saved(alice.workspace, "openai").state == "valid"
+    assert opened(alice, "openai") == provider.openai_key
+
+
+def test_the_hot_path_is_one_statement(
+    app: Flask, alice: Person, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(alice, "openai", provider.good_key)
+    save(alice, "openrouter", provider.good_key)
+    quick, statements = parts().quick, []
+    run = quick._run
+
+    def counting(*given: Any, **more: Any) -> Any:
+        statements.append(given)
+        return run(*given, **more)
+
+    monkeypatch.setattr(quick, "_run", counting)
+    found = provider_keys.connected(alice.workspace_id)
+    assert provider_keys.unseal(found["openrouter"]).reveal() == provider.good_key
+    note_outcome(alice.workspace_id, found["openrouter"], "valid")
+    assert len(statements) == 1

@@ -30,8 +30,8 @@ def opened(person: Person, name: str = "openai") -> str:
 
 @pytest.fixture
 def people(app: Flask) -> list[Person]:
-    """Seven people, each with a provider key of their own."""
-    people = [make_person(f"person{number}@northwind.example") for number in range(7)]
+    """Four people, each with a provider key of their own."""
+    people = [make_person(f"person{number}@northwind.example") for number in range(4)]
     for number, person in enumerate(people):
         save(person, key_of(number))
     return people
@@ -51,10 +51,10 @@ def test_every_row_is_sealed_with_the_new_key_and_opens(app: Flask, people: list
     assert new != old
     told: list[int] = []
     tally = vault_rotation.reseal_all(lambda tally: told.append(tally.seen))
-    assert (tally.total, tally.resealed, tally.current, tally.unreadable) == (7, 7, 0, [])
-    assert told[-1] == 7
-    assert vault_rotation.rows_by_key() == {new: 7}
-    assert [opened(person) for person in people] == [key_of(number) for number in range(7)]
+    assert (tally.total, tally.resealed, tally.current, tally.unreadable) == (4, 4, 0, [])
+    assert told[-1] == 4
+    assert vault_rotation.rows_by_key() == {new: 4}
+    assert [opened(person) for person in people] == [key_of(number) for number in range(4)]
 
 
 def test_a_second_run_changes_nothing(app: Flask, people: list[Person]) -> None:
@@ -62,7 +62,7 @@ def test_a_second_run_changes_nothing(app: Flask, people: list[Person]) -> None:
     vault_rotation.reseal_all()
     records = db.session.query(ProviderKey.sealed).order_by(ProviderKey.id).all()
     tally = vault_rotation.reseal_all()
-    assert (tally.resealed, tally.current) == (0, 7)
+    assert (tally.resealed, tally.current) == (0, 4)
     assert db.session.query(ProviderKey.sealed).order_by(ProviderKey.id).all() == records
 
 
@@ -71,15 +71,15 @@ def test_interrupted_at_any_row_and_run_again_it_ends_complete(
     app: Flask, people: list[Person], monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(vault_rotation, "_ROWS_AT_ONCE", at_once)
-    for stop_after in range(7):
+    for stop_after in range(4):
         vault_rotation.add_key()
         with pytest.raises(KeyboardInterrupt):
             interrupted(stop_after, monkeypatch)
         assert current_rows() == stop_after // at_once * at_once
-        assert [opened(person) for person in people] == [key_of(number) for number in range(7)]
+        assert [opened(person) for person in people] == [key_of(number) for number in range(4)]
         vault_rotation.reseal_all()
-        assert current_rows() == 7
-    assert [opened(person) for person in people] == [key_of(number) for number in range(7)]
+        assert current_rows() == 4
+    assert [opened(person) for person in people] == [key_of(number) for number in range(4)]
 
 
 def interrupted(stop_after: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_row_changed_meanwhile_is_not_overwritten(
 
     monkeypatch.setattr(sealing, "seal", seal_late)
     tally = vault_rotation.reseal_all()
-    assert (tally.resealed, tally.current) == (6, 1)
+    assert (tally.resealed, tally.current) == (3, 1)
     assert opened(changed) == "sk-saved-meanwhile"
 
 
@@ -123,7 +123,7 @@ def test_a_row_that_cannot_be_decrypted_is_named_and_does_not_stop_the_others(ap
     db.session.commit()
     vault_rotation.add_key()
     tally = vault_rotation.reseal_all()
-    assert (tally.resealed, tally.current) == (6, 0)
+    assert (tally.resealed, tally.current) == (3, 0)
     assert [(row.workspace, row.provider) for row in tally.unreadable] == [(people[2].slug, "openai")]
     db.session.expire_all()
     assert row.state == "cannot_decrypt"
@@ -144,14 +144,14 @@ def test_a_running_process_opens_and_seals_with_a_key_that_another_one_added(
         db.session.remove()
         db.engine.dispose()
         parts().quick.engine.dispose()
-    assert opened(people[0]) == key_of(0)
     save(people[1], "sk-saved-afterwards")
-    assert vault_rotation.rows_by_key() == {new: 7}
+    assert vault_rotation.rows_by_key() == {new: 4}
+    assert opened(people[0]) == key_of(0)
 
 
 def test_an_old_key_is_not_forgotten_while_a_row_needs_it(app: Flask, people: list[Person]) -> None:
     vault_rotation.add_key()
-    with pytest.raises(InvalidRequest, match="7 provider keys are still sealed with an old key"):
+    with pytest.raises(InvalidRequest, match="4 provider keys are still sealed with an old key"):
         vault_rotation.forget_old_keys()
     file = parts().vault.file
     assert file is not None
