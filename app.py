@@ -17,6 +17,7 @@ from blueprints import (
     assets,
     brain,
     errors,
+    found,
     health,
     home,
     hooks,
@@ -24,9 +25,11 @@ from blueprints import (
     overview,
     providers,
     scopes,
+    usage,
     v1,
     workspace,
 )
+from blueprints.mail_texts import mail_renderer
 from blueprints.template_tools import init_templates
 from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
@@ -36,6 +39,8 @@ from services.gateway.breaker import Breakers
 from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
+from services.mail_transport import Folder, Post, Relay
+from services.master_keys import MasterKeyFile
 from services.rate_limits import RateLimits, storage_from_uri
 from services.vault import Vault
 
@@ -62,10 +67,10 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     hooks.init_app(app)
     errors.init_app(app)
     bind_extensions(app)
-    parts.install(app.extensions, make_parts(settings))
+    parts.install(app.extensions, make_parts(settings, make_post(settings, app)))
     init_templates(app)
     assets.init_app(app)
-    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, brain, v1):
+    for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, usage, brain, found, v1):
         app.register_blueprint(blueprint.bp)
     commands.init_app(app, settings)
     return app
@@ -114,7 +119,14 @@ def bind_extensions(app: Flask) -> None:
     limiter.init_app(app)
 
 
-def make_parts(settings: config.Settings) -> parts.Parts:
+def make_post(settings: config.Settings, app: Flask) -> Post:
+    """Build what mail is written and sent with."""
+    if settings.smtp_url is not None:
+        return Post(mail_renderer(app), Relay(settings.smtp_url, settings.mail_from))
+    return Post(mail_renderer(app), Folder(settings.instance_path / "mail", settings.mail_from))
+
+
+def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
     """Build the tools of the services."""
     return parts.Parts(
         quick=Quick(settings.database_url),
@@ -123,7 +135,9 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         fingerprint_digests=Digester(settings.secret_key, "ended api key"),
         session_digests=Digester(settings.secret_key, "login session"),
         setup_digests=Digester(settings.secret_key, "set-up link"),
-        vault=Vault(settings.master_keys),
+        vault=Vault(
+            settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
+        ),
         plans=settings.plans,
         limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
         auth_failures_per_minute=settings.auth_failures_per_minute,
@@ -143,4 +157,5 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         ),
         provider_retries=settings.provider_retries,
         provider_total_seconds=settings.provider_total_seconds,
+        post=post,
     )

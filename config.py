@@ -5,8 +5,6 @@ Read once by ``app.py``, checked as a whole, then frozen. ``docs/settings.md`` i
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
 import difflib
 import os
@@ -14,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +22,8 @@ import click
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
+from services.mail_transport import SmtpServer, read_sender
+from services.master_keys import read_master_keys
 from services.plans import PlanTable
 from services.secret import Secret
 
@@ -141,28 +142,6 @@ def _signing_key(value: str) -> Secret:
     return Secret(value)
 
 
-def _master_keys(value: str) -> tuple[bytes, ...]:
-    return tuple(_master_key(part) for part in re.split(r"[\s,]+", value.strip()))
-
-
-def _master_key(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(text) if re.fullmatch(r"[0-9a-fA-F]{64}", text) else _base64(text)
-    except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != 32 or len(set(key)) < 8:
-        raise ValueError(
-            "must be 32 random bytes in hexadecimal or base 64 (several, separated by commas: the first "
-            "one seals), for example what "
-            "`python3 -c 'import secrets; print(secrets.token_hex(32))'` prints"
-        )
-    return key
-
-
-def _base64(text: str) -> bytes:
-    return base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
-
-
 # ---- the table
 
 
@@ -205,7 +184,7 @@ class Settings:
         secret=True,
     )
     master_keys: tuple[bytes, ...] = _setting(
-        _master_keys,
+        read_master_keys,
         None,
         "Vault key that seals provider keys; several, the new one first, while it is being changed.",
         shown="made once, in master_key of the instance folder",
@@ -254,6 +233,17 @@ class Settings:
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
     sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
+    smtp_url: SmtpServer | None = _setting(
+        SmtpServer.read,
+        None,
+        "Mail server: smtp://user:password@host:587, or smtps://. STARTTLS is required unless the server is on this "
+        "machine or the address ends in ?starttls=off.",
+        shown="none: mail is written to files in mail of the instance folder",
+        secret=True,
+    )
+    mail_from: Address = _setting(
+        read_sender, None, "Sender of the portal's mail.", shown="the brand, at no-reply@ the host of ARKA_PUBLIC_URL"
+    )
     plans: PlanTable = _setting(_plans, "services/plans.toml", "File with the table of plans.")
     brain: brain_rules.Rules = _setting(_brain, "services/gateway/brain.toml", "File with the rules of ARKAbrain.")
     demo: bool = _setting(
@@ -261,6 +251,8 @@ class Settings:
     )
     log_format: str = _setting(_log_format, "json", "Form of the log on standard error: json or text.")
 
+    # Where the master keys come from when they are no setting.
+    master_key_file: Path | None = None
     # Names that begin with ARKA_ and mean nothing, each with the nearest one that does.
     unknown: tuple[str, ...] = ()
 
@@ -330,17 +322,29 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         "ratelimit_storage_uri": f"sqlite:///{instance / 'limits.db'}",
     }
     values |= {name: value for name, value in derived.items() if values[name] is None}
+    if values["mail_from"] is None:
+        values["mail_from"] = _default_sender(values["brand"], values["public_url"])
     try:
         instance.mkdir(parents=True, exist_ok=True, mode=0o700)
         if values["secret_key"] is None:
             values["secret_key"] = _signing_key(_kept(instance / "secret_key"))
         if values["master_keys"] is None:
-            values["master_keys"] = _master_keys(_kept(instance / "master_key"))
+            values["master_key_file"] = instance / "master_key"
+            values["master_keys"] = read_master_keys(_kept(values["master_key_file"]))
     except OSError as error:
         raise ConfigurationError(f"ARKA_INSTANCE_PATH: {instance} cannot be used: {error.strerror}.") from None
     except ValueError as error:
         raise ConfigurationError(f"A key file in {instance} is damaged: it {error}.") from None
     return values
+
+
+def _default_sender(brand: str, public_url: str) -> Address:
+    host = urlsplit(public_url).hostname or "localhost"
+    if ":" in host:
+        host = f"[IPv6:{host}]"
+    elif re.fullmatch(r"[\d.]+", host):
+        host = f"[{host}]"
+    return Address(" ".join(brand.split()), "no-reply", host)
 
 
 def _cores() -> int:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing.util import Finalize
 
 from flask import Flask
 from granian import Granian
@@ -20,6 +21,8 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import create_app, load_settings
+from services.background import Background
+from services.tasks import TASKS
 
 _PR_SET_PDEATHSIG = 1
 # A client that has not sent its headers by then is not going to.
@@ -60,7 +63,12 @@ def application() -> Flask:
     if main_process is not None and main_process.pid is not None:
         # A worker that is just starting does not heed SIGTERM yet.
         end_with(main_process.pid, signal.SIGKILL)
-    return create_app()
+    app = create_app()
+    background = Background(app, TASKS)
+    background.start()
+    # When the last request is answered. A process of multiprocessing ends without what atexit knows.
+    Finalize(None, background.stop, exitpriority=0)
+    return app
 
 
 def _heed_signals() -> None:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from models import ApiKey, ApiKeySecret, ProviderKey, Workspace
 from models.base import now
 from services import custom_scopes, keys, provider_keys, rotation
+from services.money import as_usd
 from services.parts import parts
 from services.permissions import PRESETS, SCOPE_MEANINGS, Role, Scope, may_manage_key
 from services.rotation import SecretUse
@@ -93,7 +94,16 @@ class KeyView:
     def restricted(self) -> bool:
         key = self.key
         lists = (key.allowed_models, key.allowed_networks, key.allowed_origins)
-        return any(lists) or key.requests_per_minute is not None
+        return any(lists) or key.requests_per_minute is not None or bool(self.spending_limits)
+
+    @property
+    def spending_limits(self) -> list[tuple[str, str]]:
+        """The key's spending limits in words, each with its amount in dollars."""
+        limits = (
+            ("Spending per month", self.key.monthly_limit_nano_usd),
+            ("Spending per day", self.key.daily_limit_nano_usd),
+        )
+        return [(title, f"${as_usd(nano_usd)}") for title, nano_usd in limits if nano_usd is not None]
 
     @property
     def kind_title(self) -> str:
@@ -131,19 +141,26 @@ def _previous(key: ApiKey) -> PreviousView | None:
 
 @dataclass(frozen=True, slots=True)
 class ProviderView:
-    """A connection to a provider as pages show it."""
+    """A connection to a provider as pages show it. ``offered``: the portal still knows the provider."""
 
     title: str
     key: ProviderKey
+    offered: bool
+    spend_nano_usd: int = 0
+    calls_of_unknown_cost: int = 0
 
 
-def provider_views(workspace: Workspace) -> list[ProviderView]:
-    """Return the workspace's connections, named as people know the providers."""
-    table = parts().providers
-    return [
-        ProviderView(table[key.provider].title if key.provider in table else key.provider, key)
-        for key in provider_keys.of_workspace(workspace)
-    ]
+def provider_view(key: ProviderKey, spend: provider_keys.Spend = provider_keys.NO_SPEND) -> ProviderView:
+    """Return one connection, named as people know the provider."""
+    offered = key.provider in parts().providers
+    return ProviderView(provider_keys.title_of(key), key, offered, spend.nano_usd, spend.unknown)
+
+
+def provider_views(workspace: Workspace, *, with_spend: bool = False) -> list[ProviderView]:
+    """Return the workspace's connections; what they cost this month is added up only when it is shown."""
+    spent = provider_keys.spend_this_month(workspace) if with_spend else {}
+    found = provider_keys.of_workspace(workspace)
+    return [provider_view(key, spent.get(key.provider, provider_keys.NO_SPEND)) for key in found]
 
 
 @dataclass(frozen=True, slots=True)

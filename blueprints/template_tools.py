@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,7 +25,7 @@ HIGHEST_BAR = 19
 
 def init_templates(app: Flask) -> None:
     """Register the filters that the templates use, and the settings that pages show."""
-    words = [iso, precise, told, retry_moment, thousands, plural, short_name]
+    words = [iso, precise, told, retry_moment, thousands, plural, short_name, money]
     helpers = [bars, described, described_by, error_lines, mail_query]
     app.jinja_env.filters.update({function.__name__: function for function in [*words, *helpers]})
     app.jinja_env.trim_blocks = True
@@ -132,6 +133,23 @@ def short_name(name: str) -> str:
 def mail_query(parts: dict[str, str]) -> str:
     """Return the query of a ``mailto:`` address, in which a plus sign would stay a plus sign."""
     return urlencode(parts, quote_via=quote)
+
+
+def money(nano_usd: int | None) -> str:
+    """Return nano-dollars in dollars: ``$1,204.50``, smaller sums with as many places as tell them apart: ``$0.0041``.
+
+    What is not known is ``unknown``, and what is above nothing is never shown as nothing.
+    """
+    if nano_usd is None:
+        return "unknown"
+    if nano_usd < 0:
+        return "−" + money(-nano_usd)
+    dollars = Decimal(nano_usd).scaleb(-9)
+    if dollars == 0 or dollars >= 1:
+        return f"${dollars:,.2f}"
+    # Two digits that count, and no noughts at the end but those of the cents.
+    places = max(2, 1 - dollars.adjusted())
+    return "$" + f"{dollars:.{places}f}".rstrip("0").ljust(4, "0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Flask
 
 import config
-from commands import audit, key, provider, scope, serve, user, workspace
+from commands import audit, doctor, key, provider, scope, serve, user, vault, workspace
 
 
 def init_app(app: Flask, settings: config.Settings) -> None:
     """Register every command."""
-    for group in (audit.group, key.group, provider.group, scope.group, user.group, workspace.group):
+    for group in (audit.group, key.group, provider.group, scope.group, user.group, vault.group, workspace.group):
         app.cli.add_command(group)
+    app.cli.add_command(doctor.command)
     app.cli.add_command(serve.command(settings))

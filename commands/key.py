@@ -7,10 +7,11 @@ from datetime import timedelta
 import click
 from flask.cli import AppGroup
 
-from commands.tools import Span, actor, refusals_told, secret_from_input
+from commands.tools import Dollars, Span, actor, refusals_told, secret_from_input
 from models.base import now
 from services import keys, rotation, workspaces
 from services.parts import parts
+from services.restrictions import Restrictions
 
 group = AppGroup("key", help="Make, inspect and end API keys.")
 
@@ -22,9 +23,18 @@ group = AppGroup("key", help="Make, inspect and end API keys.")
 @click.option("--test", is_flag=True, help="A key that is answered by the simulator.")
 @click.option("--scope", "scopes", multiple=True, help="Such as chat:write; may be repeated. Default: full access.")
 @click.option("--expires-in", type=Span(), help="A span such as 12h or 30d. Default: never.")
+@click.option("--daily-limit", type=Dollars(), help="What it may spend in a UTC day, in US dollars. Default: no limit.")
+@click.option("--monthly-limit", type=Dollars(), help="What it may spend in a UTC month.")
 @refusals_told
 def create(
-    slug: str, name: str, publishable: bool, test: bool, scopes: tuple[str, ...], expires_in: timedelta | None
+    slug: str,
+    name: str,
+    publishable: bool,
+    test: bool,
+    scopes: tuple[str, ...],
+    expires_in: timedelta | None,
+    daily_limit: int | None,
+    monthly_limit: int | None,
 ) -> None:
     """Print a new key, alone, on standard output. It cannot be shown again."""
     minted = keys.mint(
@@ -35,6 +45,7 @@ def create(
         environment="test" if test else "live",
         scopes=scopes or None,
         expires_at=now() + expires_in if expires_in else None,
+        restrictions=Restrictions(daily_limit_nano_usd=daily_limit, monthly_limit_nano_usd=monthly_limit),
     )
     click.echo(minted.secret.reveal())
 

@@ -15,6 +15,7 @@ from sqlalchemy import exc as database_errors
 
 from services.actor import Actor
 from services.errors import PortalError
+from services.money import read_usd
 from services.secret import Secret
 
 _SPAN = re.compile(r"(\d{1,5})([mhdw])")
@@ -31,6 +32,18 @@ class Span(click.ParamType[timedelta]):
         if match is None or int(match[1]) == 0:
             self.fail(f"{value!r} is not a span of time; write it like 90m, 12h, 30d or 4w.", param, ctx)
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+class Dollars(click.ParamType[int]):
+    """An amount such as ``12.50``, in nano-dollars."""
+
+    name = "usd"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return read_usd(value)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 def actor() -> Actor:

@@ -9,7 +9,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, String, Text, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Integer,
+    String,
+    Text,
+    delete,
+    func,
+    inspect,
+    select,
+)
 from sqlalchemy.orm import Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -23,6 +35,7 @@ __all__ = [
     "RowNumber",
     "UTCDateTime",
     "Words",
+    "delete_some",
     "new_id",
     "now",
     "one_at_a_time",
@@ -121,3 +134,15 @@ def one_at_a_time(name: str) -> None:
     session = db.session()
     if session.get_bind().dialect.name == "postgresql":
         session.execute(select(func.pg_advisory_xact_lock(func.hashtext(name))))
+
+
+def delete_some(model: type[Base], condition: ColumnElement[bool], most: int = 500) -> bool:
+    """Delete at most so many rows, so that other writers need not wait for long; tell whether there may be more."""
+    (key,) = inspect(model).primary_key
+    # A look first: most of the time there is nothing, and no reason to take the write lock.
+    found = list(db.session.scalars(select(key).where(condition).limit(most)))
+    if not found:
+        return False
+    with transaction() as session:
+        session.execute(delete(model).where(key.in_(found), condition))
+    return len(found) == most

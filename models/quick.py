@@ -52,6 +52,8 @@ class _Compiled:
             for name, bind in compiled.binds.items()
             if (process := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
         }
+        # Values that stand in the statement itself.
+        self._fixed = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         columns = statement.selected_columns if isinstance(statement, Select) else ()
         self._out = [
             (place, process)
@@ -60,7 +62,8 @@ class _Compiled:
         ]
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
-        given = {name: self._in[name](value) if name in self._in else value for name, value in values.items()}
+        all_values = {**self._fixed, **values} if self._fixed else values
+        given = {name: self._in[name](value) if name in self._in else value for name, value in all_values.items()}
         return given if self.names is None else [given[name] for name in self.names]
 
     def row(self, found: Any) -> list[Any] | None:

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from extensions import db
 from models import LoginSession, SetupLink, User, Workspace
-from models.base import new_id, now, one_at_a_time, transaction
+from models.base import delete_some, new_id, now, one_at_a_time, transaction
 from models.quick import DatabaseUnavailable, Prepared
 from services import audit, passwords, workspaces
 from services.actor import Actor
@@ -80,6 +80,11 @@ def find_session(token: Secret) -> LoginSession | None:
         with suppress(DatabaseUnavailable):
             parts().quick.run(_SEEN, {"session": found.id, "at": now()})
     return found
+
+
+def forget_ended_sessions() -> bool:
+    """Delete sessions that have ended by themselves, some at a time; tell whether there may be more."""
+    return delete_some(LoginSession, LoginSession.expires_at <= now())
 
 
 _SEEN = Prepared(

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 
 from extensions import db
 from models import IdempotencyRecord, Workspace
-from models.base import now, one_at_a_time
+from models.base import delete_some, now, one_at_a_time
 from services.errors import AlreadyDone, InvalidRequest
 
 KEPT = timedelta(hours=24)
@@ -58,3 +58,8 @@ def remember(workspace: Workspace, number: str | None, object_id: str, request_d
             created_at=now(),
         )
     )
+
+
+def forget_old() -> bool:
+    """Forget requests whose result is not kept any more, some at a time; tell whether there may be more."""
+    return delete_some(IdempotencyRecord, IdempotencyRecord.created_at < now() - KEPT)

@@ -77,6 +77,19 @@ class Fields:
             return None
         return found
 
+    def flag(self, name: str) -> bool | None:
+        found: bool | None = self._typed(name, bool, "Give true or false")
+        return found
+
+    def value(self, name: str) -> Any:
+        """Return a value of any type, for a service that judges it."""
+        return self._value.get(name)
+
+    def switch(self, name: str, *, usually: bool) -> bool:
+        """Return true or false; ``usually`` for one that is not given."""
+        found: bool | None = self._typed(name, bool, "Give true or false")
+        return found if isinstance(found, bool) else usually
+
     def words(self, name: str) -> list[str] | None:
         """Return a list of texts."""
         found: list[str] | None = self._typed(name, list, "Give a list of texts")

@@ -12,7 +12,7 @@ from sqlalchemy import and_, func, or_, select
 from extensions import db
 from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
-from services import audit, custom_scopes, idempotency
+from services import audit, custom_scopes, idempotency, spending
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound
 from services.parts import parts
@@ -166,6 +166,8 @@ def change(
             _change_expiry(key, expires_at)
             changed["expires_at"] = expires_at.isoformat() if expires_at else None
         if restrictions is not None:
+            if _spending(restrictions) != _spending(restrictions_of(key)):
+                spending.count_anew(workspace.id, key.id)
             _restrict(key, restrictions)
             changed |= as_dict(restrictions)
         if within is not None and changed.keys() - {"name"}:
@@ -189,11 +191,16 @@ def delete(workspace: Workspace, key_id: str, *, actor: Actor) -> ApiKey:
     """End a key at once and for ever: its digests are erased, the record stays for the log. Raises NotFound."""
     with transaction() as session:
         key = locked(workspace, key_id)
-        key.deleted_at = now()
-        key.secrets.clear()
+        erase(key)
         session.flush()
         audit.record(workspace.id, actor, "key:delete", object_id=key.id, object_name=key.name)
     return key
+
+
+def erase(key: ApiKey) -> None:
+    """Take a key's secrets away for ever, as part of an act."""
+    key.deleted_at = now()
+    key.secrets.clear()
 
 
 def locked(workspace: Workspace, key_id: str) -> ApiKey:
@@ -248,7 +255,13 @@ def page(workspace: Workspace, *, limit: int, after: str | None = None) -> tuple
 
 def restrictions_of(key: ApiKey) -> Restrictions:
     return Restrictions(
-        tuple(key.allowed_models), tuple(key.allowed_networks), tuple(key.allowed_origins), key.requests_per_minute
+        tuple(key.allowed_models),
+        tuple(key.allowed_networks),
+        tuple(key.allowed_origins),
+        key.requests_per_minute,
+        key.daily_limit_nano_usd,
+        key.monthly_limit_nano_usd,
+        key.allow_unknown_price,
     )
 
 
@@ -328,6 +341,13 @@ def _restrict(key: ApiKey, restrictions: Restrictions) -> None:
     key.allowed_networks = list(restrictions.networks)
     key.allowed_origins = list(restrictions.origins)
     key.requests_per_minute = restrictions.requests_per_minute
+    key.daily_limit_nano_usd = restrictions.daily_limit_nano_usd
+    key.monthly_limit_nano_usd = restrictions.monthly_limit_nano_usd
+    key.allow_unknown_price = restrictions.allow_unknown_price
+
+
+def _spending(restrictions: Restrictions) -> tuple[int | None, int | None]:
+    return restrictions.daily_limit_nano_usd, restrictions.monthly_limit_nano_usd
 
 
 def _change_expiry(key: ApiKey, expires_at: datetime | None) -> None:

@@ -11,9 +11,18 @@ from services.permissions import Role
 
 def owners_of(workspace: Workspace) -> list[User]:
     """Return the owners, those who became members first in front; a demo workspace may have none."""
+    return _with_role(workspace, Role.OWNER)
+
+
+def managers_of(workspace: Workspace) -> list[User]:
+    """Return the owners and admins: who may change every key, and gets mail about them."""
+    return _with_role(workspace, Role.OWNER, Role.ADMIN)
+
+
+def _with_role(workspace: Workspace, *roles: Role) -> list[User]:
     query = (
         select(User)
         .join(Membership, Membership.user_id == User.id)
-        .where(Membership.workspace_id == workspace.id, Membership.role == Role.OWNER.value)
+        .where(Membership.workspace_id == workspace.id, Membership.role.in_([role.value for role in roles]))
     )
     return list(db.session.scalars(query.order_by(Membership.created_at, User.id)))

@@ -17,7 +17,8 @@ from models.quick import Act, DatabaseUnavailable, Prepared, Quick
 from services import prices, spending
 from services.errors import DatabaseAway
 from services.gate import KeyFacts
-from services.server_processes import own_id
+from services.parts import parts
+from services.server_processes import is_dead, moments, own_id
 
 _MODEL_LENGTH = 200
 _REASON_LENGTH = 200
@@ -157,6 +158,61 @@ class Meter:
             raise DatabaseAway from error
 
 
+def complete_orphans() -> None:
+    """Complete the rows of streams whose process has died: code ``portal_stopped``, counts marked as estimates.
+
+    What they hold is released with it. How much of an answer had gone out nobody knows, so its cost stays unknown where
+    output has a price. Raises DatabaseAway.
+    """
+    try:
+        for row in parts().quick.all(_ORPHANS, moments()):
+            _complete(_Orphan(*row))
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Orphan:
+    request_id: str
+    workspace_id: str
+    api_key_id: str | None
+    environment: str
+    started_at: datetime
+    provider: str | None
+    model: str | None
+    input_tokens: int | None
+    cached_input_tokens: int | None
+    output_tokens: int | None
+
+
+def _complete(orphan: _Orphan) -> None:
+    cost, version = prices.cost_of(
+        orphan.environment,
+        orphan.provider,
+        orphan.model,
+        orphan.started_at,
+        input_tokens=orphan.input_tokens,
+        cached_input_tokens=orphan.cached_input_tokens,
+        output_tokens=orphan.output_tokens,
+    )
+    ended_at = now()
+    values = {
+        "of_request": orphan.request_id,
+        "ended_at": ended_at,
+        "duration_ms": round((ended_at - orphan.started_at).total_seconds() * 1000),
+        "code": "portal_stopped",
+        "estimated": True,
+        "cost_nano_usd": cost,
+        "price_version": version,
+    }
+    with parts().quick.act() as act:
+        act.alone(spending.lock_name(orphan.workspace_id))
+        # Nothing is met if it was not dead after all, and has settled since.
+        if act.run(_COMPLETE, values):
+            place = (orphan.request_id, orphan.workspace_id, orphan.api_key_id, orphan.started_at)
+            spending.settle_request(act, *place, cost or 0)
+
+
 def _charge(call: Call, status: int) -> None:
     """Price a call that is over. One that was refused before anybody counted tokens cost nothing; one that failed may
     have, so its cost stays unknown."""
@@ -231,6 +287,17 @@ _SETTLE = Prepared(
     .values({name: bindparam(name) for name in _SETTLED})
 )
 
+_ORPHANS = Prepared(
+    select(*(_columns[name] for name in _Orphan.__slots__)).where(
+        UsageRecord.ended_at.is_(None), is_dead(UsageRecord.process_id, UsageRecord.started_at)
+    )
+)
+_COMPLETED = ("ended_at", "duration_ms", "code", "estimated", "cost_nano_usd", "price_version")
+_COMPLETE = Prepared(
+    update(UsageRecord)
+    .where(UsageRecord.request_id == bindparam("of_request"), UsageRecord.ended_at.is_(None))
+    .values({name: bindparam(name) for name in _COMPLETED})
+)
 _COST = Prepared(select(UsageRecord.cost_nano_usd).where(UsageRecord.request_id == bindparam("of_request")))
 
 # One statement for both: it finds the key of an ended secret and adds the row, or finds none and adds nothing.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import Any
 
 NANO_PER_USD = 1_000_000_000
 MOST_USD = 1_000_000_000
 _DECIMALS = 9
+# A comma only between thousands: in some countries 12,50 is twelve and a half.
+_AMOUNT = re.compile(r"\$?(?:[0-9]{1,12}|[0-9]{1,3}(?:,[0-9]{3}){1,3})(?:\.[0-9]{1,15})?")
+_EXAMPLE = "Give an amount in US dollars, such as 12.50"
 
 
 def as_usd(nano_usd: int) -> str:
@@ -19,20 +23,19 @@ def as_usd(nano_usd: int) -> str:
 
 
 def read_usd(value: Any) -> int:
-    """Return the nano-dollars of a text such as ``12.50`` or a number.
+    """Return the nano-dollars of a text such as ``12.50`` or ``$1,000``, or of a number.
 
     Raises ValueError with a sentence for what is no amount, negative, or beyond a billion dollars.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise ValueError("Give an amount in US dollars, such as 12.50")
-    try:
-        # A float's shortest spelling is what was written.
-        usd = Decimal(str(value).strip().removeprefix("$").replace(",", ""))
-    except InvalidOperation:
-        raise ValueError("Give an amount in US dollars, such as 12.50") from None
-    if not usd.is_finite() or not 0 <= usd <= MOST_USD:
-        raise ValueError(f"Give an amount from 0 to {MOST_USD:,} US dollars")
-    nano_usd = usd * NANO_PER_USD
-    if nano_usd != nano_usd.to_integral_value():
-        raise ValueError(f"Give at most {_DECIMALS} decimals")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(_EXAMPLE)
+    # A float's shortest spelling is what was written.
+    text = value.strip() if isinstance(value, str) else f"{Decimal(str(value)):f}"
+    if not _AMOUNT.fullmatch(text):
+        raise ValueError(_EXAMPLE)
+    nano_usd = Decimal(text.removeprefix("$").replace(",", "")) * NANO_PER_USD
+    if nano_usd > MOST_USD * NANO_PER_USD:
+        raise ValueError(f"Give at most {MOST_USD:,} US dollars")
+    if nano_usd != int(nano_usd):
+        raise ValueError("Give at most nine decimals")
     return int(nano_usd)

@@ -14,6 +14,7 @@ from services.gateway.breaker import Breakers
 from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
+from services.mail_transport import Post
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
 from services.vault import Vault
@@ -42,6 +43,7 @@ class Parts:
     # How often a provider is asked again, and how long a call may take until its answer begins, or is there whole.
     provider_retries: int
     provider_total_seconds: float
+    post: Post
 
 
 def parts() -> Parts:

@@ -87,6 +87,10 @@ def may_create_keys(role: Role) -> bool:
     return role.includes(Role.DEVELOPER)
 
 
+def may_limit_spending(role: Role) -> bool:
+    return role.includes(Role.ADMIN)
+
+
 def may_manage_key(role: Role, user_id: str, key: ApiKey) -> bool:
     """Owners and admins manage every key of the workspace, developers those they made."""
     return role.includes(Role.ADMIN) or (role is Role.DEVELOPER and key.created_by_id == user_id)

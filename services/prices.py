@@ -37,24 +37,45 @@ def load() -> None:
 
 
 def charge(call: Call) -> None:
-    """Put on the call what it cost, and the version of the table that says so; None when it cannot be told.
+    """Put on the call what it cost, and the version of the table that says so."""
+    call.cost_nano_usd, call.price_version = cost_of(
+        call.key.environment,
+        call.provider,
+        call.provider_model or call.model,
+        call.started_at,
+        input_tokens=call.input_tokens,
+        cached_input_tokens=call.cached_input_tokens,
+        output_tokens=call.output_tokens,
+    )
+
+
+def cost_of(
+    environment: str,
+    provider: str | None,
+    model: str | None,
+    at: datetime,
+    *,
+    input_tokens: int | None,
+    cached_input_tokens: int | None,
+    output_tokens: int | None,
+) -> tuple[int | None, str | None]:
+    """Return what a call cost, None when it cannot be told, and the version of the table that says so.
 
     A test call costs nothing, and so does one that no provider was asked for.
     """
-    if call.key.environment == "test" or call.provider == SIMULATOR:
-        call.cost_nano_usd, call.price_version = 0, SIMULATOR
-    elif call.provider is None:
-        call.cost_nano_usd, call.price_version = 0, None
-    else:
-        call.cost_nano_usd = cost_nano_usd(
-            call.provider,
-            call.provider_model or call.model or "",
-            call.started_at,
-            input_tokens=call.input_tokens,
-            cached_input_tokens=call.cached_input_tokens or 0,
-            output_tokens=call.output_tokens,
-        )
-        call.price_version = None if call.cost_nano_usd is None else version()
+    if environment == "test" or provider == SIMULATOR:
+        return 0, SIMULATOR
+    if provider is None:
+        return 0, None
+    cost = cost_nano_usd(
+        provider,
+        model or "",
+        at,
+        input_tokens=input_tokens,
+        cached_input_tokens=cached_input_tokens or 0,
+        output_tokens=output_tokens,
+    )
+    return cost, None if cost is None else version()
 
 
 def cost_nano_usd(
@@ -166,7 +187,9 @@ def _model(provider: str, name: str) -> Any:
     # Callers choose the name. The package's own look-up would remember each of them for ever.
     if provider not in _LISTS or not 0 < len(name) <= _LONGEST_NAME:
         return None
-    return _table().lists[provider].find_model(name)
+    prices = _table().lists[provider]
+    # A provider's own models are called with and without its name.
+    return prices.find_model(name) or prices.find_model(name.removeprefix(f"{provider}/"))
 
 
 def _tiers(prices: Mapping[str, Any], name: str) -> _Tiers | None:

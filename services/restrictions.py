@@ -1,4 +1,4 @@
-"""Where a key may be used from and for what: models, networks, browser origins, requests per minute."""
+"""Where a key may be used from and for what: models, networks, browser origins, requests per minute, spending."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from services.errors import InvalidInput
+from services.money import as_usd, read_usd
 
 MOST_ENTRIES = 50
 MOST_REQUESTS_PER_MINUTE = 1_000_000
@@ -27,6 +28,14 @@ class Restrictions:
     networks: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     requests_per_minute: int | None = None
+    daily_limit_nano_usd: int | None = None
+    monthly_limit_nano_usd: int | None = None
+    # Under a spending limit, models of unknown price are refused unless this is set.
+    allow_unknown_price: bool = False
+
+    @property
+    def limits_spending(self) -> bool:
+        return self.daily_limit_nano_usd is not None or self.monthly_limit_nano_usd is not None
 
 
 def read(
@@ -37,10 +46,14 @@ def read(
     origins: Sequence[str] = (),
     requests_per_minute: int | None = None,
     plan_limit: int,
+    daily_limit_usd: Any = None,
+    monthly_limit_usd: Any = None,
+    allow_unknown_price: bool = False,
 ) -> Restrictions:
     """Check what a customer entered and bring it into one spelling.
 
-    Raises InvalidInput with a sentence for each field ``models``, ``networks``, ``origins``, ``requests_per_minute``.
+    The spending limits are texts or numbers of dollars; an empty text and None mean none. Raises InvalidInput with a
+    sentence for each field, named as the parameters here.
     """
     faults: dict[str, str] = {}
     found: dict[str, tuple[str, ...]] = {}
@@ -59,9 +72,31 @@ def read(
         faults["origins"] = "Origins are for publishable keys. A secret key is never used in a browser"
     if requests_per_minute is not None and not 1 <= requests_per_minute <= max(plan_limit, 1):
         faults["requests_per_minute"] = f"Give a number from 1 to the plan's {plan_limit:,}"
+    amounts = read_amounts({"daily_limit_usd": daily_limit_usd, "monthly_limit_usd": monthly_limit_usd}, faults)
     if faults:
         raise InvalidInput(faults)
-    return Restrictions(found["models"], found["networks"], found["origins"], requests_per_minute)
+    return Restrictions(
+        found["models"],
+        found["networks"],
+        found["origins"],
+        requests_per_minute,
+        amounts["daily_limit_usd"],
+        amounts["monthly_limit_usd"],
+        allow_unknown_price,
+    )
+
+
+def read_amounts(given: Mapping[str, Any], faults: dict[str, str]) -> dict[str, int | None]:
+    """Return spending limits in nano-dollars by name, None for an empty one; adds a sentence for each wrong one."""
+    found: dict[str, int | None] = dict.fromkeys(given)
+    for name, value in given.items():
+        if value is None or value == "":
+            continue
+        try:
+            found[name] = read_usd(value)
+        except ValueError as error:
+            faults[name] = str(error)
+    return found
 
 
 def address_allowed(address: str, networks: Sequence[str]) -> bool:
@@ -101,6 +136,12 @@ def widened(inner: Restrictions, outer: Restrictions) -> dict[str, str]:
     most = outer.requests_per_minute
     if most is not None and (inner.requests_per_minute is None or inner.requests_per_minute > most):
         faults["requests_per_minute"] = f"Give a number from 1 to {most:,}, which the key that asks has itself"
+    for name in ("daily_limit", "monthly_limit"):
+        own, asked = getattr(outer, f"{name}_nano_usd"), getattr(inner, f"{name}_nano_usd")
+        if own is not None and (asked is None or asked > own):
+            faults[f"{name}_usd"] = f"Give at most {as_usd(own)} US dollars, the limit of the key that asks"
+    if outer.limits_spending and inner.allow_unknown_price and not outer.allow_unknown_price:
+        faults["allow_unknown_price"] = "The key that asks may not call models of unknown price itself"
     return faults
 
 
@@ -111,7 +152,14 @@ def as_dict(restrictions: Restrictions) -> Mapping[str, object]:
         "networks": list(restrictions.networks),
         "origins": list(restrictions.origins),
         "requests_per_minute": restrictions.requests_per_minute,
+        "daily_limit_usd": _usd(restrictions.daily_limit_nano_usd),
+        "monthly_limit_usd": _usd(restrictions.monthly_limit_nano_usd),
+        "allow_unknown_price": restrictions.allow_unknown_price,
     }
+
+
+def _usd(nano_usd: int | None) -> str | None:
+    return None if nano_usd is None else as_usd(nano_usd)
 
 
 def _lies_in(text: str, networks: Sequence[str]) -> bool:

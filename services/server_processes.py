@@ -7,6 +7,7 @@ import socket
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, bindparam, delete, exists, insert, or_, update
 
 from models import ServerProcess
@@ -23,6 +24,7 @@ UNKNOWN_FOR = timedelta(seconds=60)
 _KEPT_FOR = timedelta(days=1)
 _NODE_LENGTH = 200
 
+_log = structlog.get_logger("processes")
 _own: dict[int, str] = {}
 
 
@@ -36,15 +38,17 @@ def own_id() -> str:
 
 
 def beat() -> None:
-    """Say that this process is alive. To be called every few seconds. Raises DatabaseAway."""
+    """Say that this process is alive. To be called every few seconds, also while the database is away: then it says
+    nothing."""
     at = now()
     try:
         with parts().quick.act() as act:
             if not act.run(_BEAT, {"own_id": own_id(), "alive_until": at + ALIVE_FOR}):
                 values = {"id": own_id(), "node": socket.gethostname()[:_NODE_LENGTH], "started_at": at}
                 act.run(_REGISTER, {**values, "alive_until": at + ALIVE_FOR})
-    except DatabaseUnavailable as error:
-        raise DatabaseAway from error
+    except DatabaseUnavailable:
+        # No failure of the task, after which it would pause for longer than a process without a sign is alive.
+        _log.warning("no sign of life: the database is away")
 
 
 def forget_dead() -> None:

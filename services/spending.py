@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
-from models import SpendingCounter, SpendingHold, UsageRecord
-from models.base import now
+from extensions import db
+from models import ApiKey, SpendingCounter, SpendingHold, UsageRecord, Workspace
+from models.base import now, one_at_a_time, transaction
 from models.quick import Act, DatabaseUnavailable, Prepared, Quick
-from services import prices, server_processes
+from services import audit, prices, server_processes
+from services.actor import Actor
 from services.errors import DatabaseAway, SpendingLimitReached, UnknownPrice
 from services.money import as_usd
 from services.parts import parts
@@ -100,14 +102,22 @@ def limits_of(key: KeyFacts, at: datetime) -> list[Limit]:
 
 
 def reached(quick: Quick, key: KeyFacts) -> Counted | None:
-    """Return a limit of which nothing is left. Asks the database only where there is a limit."""
-    limits = limits_of(key, now())
+    """Return a limit of which nothing is left. Asks the database only where there is a limit.
+
+    Raises DatabaseUnavailable.
+    """
+    at = now()
+    limits = limits_of(key, at)
     if not limits:
         return None
-    found = quick.all(_COUNTERS, _owners_and_periods(key, now()))
+    found = quick.all(_COUNTERS, {"key": key.key_id, "workspace": key.workspace_id, **_periods(at)})
     rows = {(owner_id, period): (spent, held) for owner_id, period, spent, held in found}
-    # Without a counter no call has held anything yet, and the first hold is going to count.
-    counted = (Counted(limit, *rows.get((limit.owner_id, limit.counter), (0, 0))) for limit in limits)
+    if all((limit.owner_id, limit.counter) in rows for limit in limits):
+        counted = [Counted(limit, *rows[limit.owner_id, limit.counter]) for limit in limits]
+    else:
+        with quick.act() as act:
+            act.alone(lock_name(key.workspace_id))
+            counted = [_counted(act, key.workspace_id, limit) for limit in limits]
     return min((one for one in counted if one.left <= 0), key=lambda one: one.left, default=None)
 
 
@@ -148,7 +158,7 @@ def settle(act: Act, call: Call, cost_change: int) -> None:
 
 
 def settle_request(
-    act: Act, request_id: str, workspace_id: str, key_id: str, started_at: datetime, cost_change: int
+    act: Act, request_id: str, workspace_id: str, key_id: str | None, started_at: datetime, cost_change: int
 ) -> None:
     """As ``settle``, for a call known by its usage row. The act must hold ``lock_name``."""
     release(act, request_id)
@@ -167,6 +177,101 @@ def release(act: Act, request_id: str) -> None:
         owner_id, _, period = counter.partition("/")
         act.run(_RELEASE, {"amount": nano_usd, "of_owner": owner_id, "in_period": period})
     act.run(_DROP_HOLD, {"of_request": request_id})
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a limit stands, for pages: the workspace's or a key's ``title``, and amounts in nano-dollars."""
+
+    title: str
+    owner_id: str
+    period: str
+    limit_nano_usd: int
+    spent_nano_usd: int
+    held_nano_usd: int
+    resets_at: datetime
+
+
+def standing(workspace: Workspace) -> list[Standing]:
+    """Return every spending limit of the workspace and its living keys, the workspace's first, the day before the
+    month. Writes nothing. Raises DatabaseAway."""
+    at = now()
+    query = select(ApiKey).where(ApiKey.workspace_id == workspace.id, ApiKey.deleted_at.is_(None))
+    limited = query.where(or_(ApiKey.daily_limit_nano_usd.is_not(None), ApiKey.monthly_limit_nano_usd.is_not(None)))
+    owners: list[Workspace | ApiKey] = [workspace, *db.session.scalars(limited.order_by(ApiKey.name))]
+    try:
+        return [_standing(workspace, owner, limit) for owner in owners for limit in _own_limits(owner, at)]
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+
+
+def set_limits(
+    workspace: Workspace,
+    *,
+    daily_nano_usd: int | None,
+    monthly_nano_usd: int | None,
+    allow_unknown_price: bool,
+    actor: Actor,
+) -> None:
+    """Set the workspace's own limits; None lifts one. Those of a key are among its restrictions (``keys.change``)."""
+    with transaction() as session:
+        one_at_a_time(lock_name(workspace.id))
+        session.refresh(workspace, with_for_update={"key_share": True})
+        workspace.daily_limit_nano_usd = daily_nano_usd
+        workspace.monthly_limit_nano_usd = monthly_nano_usd
+        workspace.allow_unknown_price = allow_unknown_price
+        session.flush()
+        count_anew(workspace.id, workspace.id)
+        details = {
+            "daily_limit_usd": None if daily_nano_usd is None else as_usd(daily_nano_usd),
+            "monthly_limit_usd": None if monthly_nano_usd is None else as_usd(monthly_nano_usd),
+            "allow_unknown_price": allow_unknown_price,
+        }
+        audit.record(workspace.id, actor, "spending:limit", object_id=workspace.id, details=details)
+
+
+def count_anew(workspace_id: str, owner_id: str) -> None:
+    """Drop an owner's counters in the act that changes its limits, so that the next call counts from the usage rows.
+
+    While it had no limit nobody kept them.
+    """
+    with transaction() as session:
+        one_at_a_time(lock_name(workspace_id))
+        session.execute(delete(SpendingCounter).where(SpendingCounter.owner_id == owner_id))
+
+
+def release_abandoned() -> None:
+    """Release what calls of this process hold that are over but could not be settled. For every process.
+
+    Raises DatabaseAway.
+    """
+    for request_id, workspace_id in list(_abandoned.items()):
+        _release_alone(request_id, workspace_id)
+        _abandoned.pop(request_id, None)
+
+
+def clear_up() -> None:
+    """Release what the calls of dead processes hold, and forget counters of periods long over. Raises DatabaseAway."""
+    try:
+        for request_id, workspace_id in parts().quick.all(_DEAD_HOLDS, server_processes.moments()):
+            _release_alone(request_id, workspace_id)
+        parts().quick.run(_FORGET, {"before": now() - _KEPT_FOR, **_periods(now())})
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+
+
+def recount() -> None:
+    """Count young counters again from the usage rows: a call that began without a limit holds nothing, and none of its
+    cost is in a counter that was made before it ended. Raises DatabaseAway."""
+    try:
+        for owner_id, period, workspace_id in parts().quick.all(_YOUNG, {"since": now() - _RECOUNTED_FOR}):
+            limit = _limit_of_counter(owner_id, period, workspace_id)
+            with parts().quick.act() as act:
+                act.alone(lock_name(workspace_id))
+                spent = _spent(act, workspace_id, limit)
+                act.run(_RECOUNT, {"spent": spent, "of_owner": owner_id, "in_period": period})
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
 
 
 def abandon(request_id: str, workspace_id: str) -> None:
@@ -194,6 +299,39 @@ def period_end(period: str, at: datetime) -> datetime:
 def counter_period(period: str, at: datetime) -> str:
     """Return the name of the UTC day or month of that moment, such as ``2026-11-21`` or ``2026-11``."""
     return f"{at.astimezone(UTC):{'%Y-%m-%d' if period == 'day' else '%Y-%m'}}"
+
+
+def _own_limits(owner: Workspace | ApiKey, at: datetime) -> list[Limit]:
+    whose = "workspace" if isinstance(owner, Workspace) else "key"
+    amounts = {"day": owner.daily_limit_nano_usd, "month": owner.monthly_limit_nano_usd}
+    return [
+        Limit(whose, owner.id, period, period_start(period, at), nano_usd)
+        for period, nano_usd in amounts.items()
+        if nano_usd is not None
+    ]
+
+
+def _standing(workspace: Workspace, owner: Workspace | ApiKey, limit: Limit) -> Standing:
+    quick = parts().quick
+    found = quick.one(_COUNTER, {"of_owner": limit.owner_id, "in_period": limit.counter})
+    spent, held = found or (_spent(quick, workspace.id, limit), _held(quick, workspace.id, limit))
+    return Standing(owner.name, owner.id, limit.period, limit.nano_usd, spent, held, limit.resets_at)
+
+
+def _limit_of_counter(owner_id: str, period: str, workspace_id: str) -> Limit:
+    """The owner and period of a counter in the form that sums are made by; its amount does not matter."""
+    whose = "workspace" if owner_id == workspace_id else "key"
+    name, form = ("day", "%Y-%m-%d") if len(period) == len("2026-11-21") else ("month", "%Y-%m")
+    return Limit(whose, owner_id, name, datetime.strptime(period, form).replace(tzinfo=UTC), 0)
+
+
+def _release_alone(request_id: str, workspace_id: str) -> None:
+    try:
+        with parts().quick.act() as act:
+            act.alone(lock_name(workspace_id))
+            release(act, request_id)
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
 
 
 def _most(
@@ -251,15 +389,15 @@ def _counted(act: Act, workspace_id: str, limit: Limit) -> Counted:
     return Counted(limit, *found)
 
 
-def _spent(act: Act, workspace_id: str, limit: Limit) -> int:
+def _spent(act: Act | Quick, workspace_id: str, limit: Limit) -> int:
     values = {"workspace_id": workspace_id, "began": limit.began, "ends": limit.resets_at}
     statement = _SUM_OF_KEY if limit.whose == "key" else _SUM
     found = act.one(statement, values | ({"key": limit.owner_id} if limit.whose == "key" else {}))
-    # PostgreSQL adds up in decimals.
-    return int(found[0]) if found else 0
+    # No rows add up to None, and PostgreSQL adds up in decimals.
+    return int((found and found[0]) or 0)
 
 
-def _held(act: Act, workspace_id: str, limit: Limit) -> int:
+def _held(act: Act | Quick, workspace_id: str, limit: Limit) -> int:
     name = f"{limit.owner_id}/{limit.counter}"
     return sum(amount for amount, counters in act.all(_HOLDS, {"workspace_id": workspace_id}) if name in counters)
 
@@ -280,10 +418,6 @@ def _keep(act: Act, call: Call, limits: Sequence[Limit], amount: int) -> None:
 
 def _periods(at: datetime) -> dict[str, str]:
     return {"day": counter_period("day", at), "month": counter_period("month", at)}
-
-
-def _owners_and_periods(key: KeyFacts, at: datetime) -> dict[str, str]:
-    return {"key": key.key_id, "workspace": key.workspace_id, **_periods(at)}
 
 
 _counter = SpendingCounter.__table__.columns
@@ -320,10 +454,34 @@ _HOLDS = Prepared(
 )
 
 _in_time = bindparam("began", type_=UsageRecord.started_at.type), bindparam("ends", type_=UsageRecord.started_at.type)
-_sum = select(func.coalesce(func.sum(UsageRecord.cost_nano_usd), 0)).where(
+_sum = select(func.sum(UsageRecord.cost_nano_usd)).where(
     UsageRecord.workspace_id == bindparam("workspace_id"),
     UsageRecord.started_at >= _in_time[0],
     UsageRecord.started_at < _in_time[1],
 )
 _SUM = Prepared(_sum)
 _SUM_OF_KEY = Prepared(_sum.where(UsageRecord.api_key_id == bindparam("key")))
+
+_DEAD_HOLDS = Prepared(
+    select(SpendingHold.request_id, SpendingHold.workspace_id).where(
+        server_processes.is_dead(SpendingHold.process_id, SpendingHold.created_at)
+    )
+)
+_moment = _counter["created_at"].type
+_FORGET = Prepared(
+    delete(SpendingCounter).where(
+        SpendingCounter.created_at < bindparam("before", type_=_moment),
+        SpendingCounter.period.not_in([bindparam("day"), bindparam("month")]),
+        SpendingCounter.held_nano_usd == 0,
+    )
+)
+_YOUNG = Prepared(
+    select(SpendingCounter.owner_id, SpendingCounter.period, SpendingCounter.workspace_id).where(
+        SpendingCounter.created_at >= bindparam("since", type_=_moment)
+    )
+)
+_RECOUNT = Prepared(
+    update(SpendingCounter)
+    .where(*_of_one)
+    .values(spent_nano_usd=bindparam("spent", type_=_counter["spent_nano_usd"].type))
+)

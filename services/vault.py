@@ -7,14 +7,16 @@ import hashlib
 import os
 from collections.abc import Sequence
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from services.master_keys import KEY_BYTES, MasterKeyFile
 from services.secret import Secret
 
 _VERSION = "v1"
 _NONCE_BYTES = 12
-KEY_BYTES = 32
+_log = structlog.get_logger("vault")
 
 
 class CannotDecrypt(Exception):
@@ -26,27 +28,56 @@ class Vault:
 
     A sealed record is text that explains itself: ``v1.<key id>.<nonce>.<ciphertext and tag>``, the last two in
     URL-safe base 64. The place it belongs to is bound as associated data and is not stored in it.
+
+    A ring that comes from a file is read again when a record names a key that is not in it, and by ``refresh``: another
+    process may have put a new key in front. A key that was known once opens until the process ends.
     """
 
-    def __init__(self, master_keys: Sequence[bytes]) -> None:
+    def __init__(self, master_keys: Sequence[bytes], file: MasterKeyFile | None = None) -> None:
+        self.file = file
+        self._ciphers: dict[str, AESGCM] = {}
+        self._take(master_keys)
+
+    def _take(self, master_keys: Sequence[bytes]) -> None:
         if not master_keys or any(len(key) != KEY_BYTES for key in master_keys):
             raise ValueError("a vault needs at least one master key of 32 bytes")
-        self._ciphers = {key_id(key): AESGCM(key) for key in master_keys}
-        self.active_key_id = key_id(master_keys[0])
+        # Replaced as a whole: other threads open and seal meanwhile.
+        self._ciphers = {**self._ciphers, **{key_id(key): AESGCM(key) for key in master_keys}}
+        self.ring = tuple(key_id(key) for key in master_keys)
+
+    @property
+    def active_key_id(self) -> str:
+        """The public name of the key that seals."""
+        return self.ring[0]
+
+    def refresh(self) -> None:
+        """Read the ring's file again, if there is one. A file that cannot be read leaves the ring as it is."""
+        if self.file is None:
+            return
+        try:
+            self._take(self.file.read())
+        except (OSError, ValueError) as error:
+            _log.error("master key file cannot be read", path=str(self.file.path), reason=type(error).__name__)
 
     def seal(self, secret: Secret, place: str) -> str:
-        """Encrypt ``secret`` for ``place`` with a fresh random nonce of 96 bits (NIST SP 800-38D)."""
+        """Encrypt ``secret`` for ``place`` with a fresh random nonce of 96 bits (NIST SP 800-38D).
+
+        What is to be stored goes through ``services.sealing``, which counts how often a key has sealed.
+        """
+        name = self.active_key_id
         nonce = os.urandom(_NONCE_BYTES)
-        ciphertext = self._ciphers[self.active_key_id].encrypt(nonce, secret.reveal().encode(), place.encode())
-        return ".".join([_VERSION, self.active_key_id, _encode(nonce), _encode(ciphertext)])
+        ciphertext = self._ciphers[name].encrypt(nonce, secret.reveal().encode(), place.encode())
+        return ".".join([_VERSION, name, _encode(nonce), _encode(ciphertext)])
 
     def open(self, record: str, place: str) -> Secret:
         """Decrypt a record sealed for ``place``. Raises CannotDecrypt, with no part of the content."""
         try:
-            version, sealed_with, nonce, ciphertext = record.split(".")
+            version, name, nonce, ciphertext = record.split(".")
             if version != _VERSION:
                 raise ValueError
-            plain = self._ciphers[sealed_with].decrypt(_decode(nonce), _decode(ciphertext), place.encode())
+            if name not in self._ciphers:
+                self.refresh()
+            plain = self._ciphers[name].decrypt(_decode(nonce), _decode(ciphertext), place.encode())
         except (ValueError, KeyError, InvalidTag):
             raise CannotDecrypt from None
         return Secret(plain.decode())
@@ -58,6 +89,12 @@ class Vault:
 def key_id(master_key: bytes) -> str:
     """Return the public name of a master key: the first eight hexadecimal digits of its SHA-256."""
     return hashlib.sha256(b"arka master key " + master_key).hexdigest()[:8]
+
+
+def sealed_with(record: str) -> str:
+    """Return the public name of the master key that a record says it was sealed with; empty for what is no record."""
+    parts = record.split(".")
+    return parts[1] if len(parts) == 4 and parts[0] == _VERSION else ""
 
 
 def _encode(data: bytes) -> str:

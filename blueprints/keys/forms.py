@@ -6,7 +6,7 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from wtforms import HiddenField, RadioField, SelectField, SelectMultipleField, StringField, TextAreaField
+from wtforms import BooleanField, HiddenField, RadioField, SelectField, SelectMultipleField, StringField, TextAreaField
 from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # newer than its type stubs
 from wtforms.validators import DataRequired, ValidationError
 from wtforms.widgets import DateInput, TimeInput
@@ -15,7 +15,7 @@ from blueprints.forms import PortalForm, stripped
 from blueprints.template_tools import day, exact
 from models import ApiKey
 from models.base import now
-from services import restrictions, rotation
+from services import keys, restrictions, rotation
 from services.errors import InvalidInput
 from services.keys import NAME_LENGTH, UNCHANGED, Unchanged
 from services.permissions import PRESETS, PUBLISHABLE_SCOPES, Scope
@@ -26,6 +26,7 @@ ON_A_DATE = "on_a_date"
 NEVER = "never"
 AS_IT_IS = "as_it_is"
 DAYS_OFFERED = (90, 60, 30, 7)
+SPENDING = ("monthly_limit_usd", "daily_limit_usd", "allow_unknown_price")
 
 KIND_HINTS = {
     "secret": "For servers. Reads and writes within its scopes. Never put it in a web page or app.",
@@ -88,10 +89,26 @@ class SettingsForm(MomentForm):
         "Requests per minute", filters=[stripped], render_kw={"inputmode": "numeric", "autocomplete": "off"}
     )
 
-    def __init__(self, *, limit: int, **kwargs: Any) -> None:
-        """``limit`` is the most requests per minute that a key of the workspace can have."""
+    monthly_limit_usd = StringField(
+        "Spending per month, US dollars", filters=[stripped], render_kw={"inputmode": "decimal", "autocomplete": "off"}
+    )
+    daily_limit_usd = StringField(
+        "Spending per day, US dollars", filters=[stripped], render_kw={"inputmode": "decimal", "autocomplete": "off"}
+    )
+    allow_unknown_price = BooleanField("Allow models of unknown price")
+
+    def __init__(
+        self, *, limit: int, may_limit_spending: bool, present: Restrictions = keys.NONE, **kwargs: Any
+    ) -> None:
+        """``limit`` is the most requests per minute that a key of the workspace can have. Who may not limit spending
+        sees no such fields, and what is ``present`` stays."""
         super().__init__(**kwargs)
         self.limit = limit
+        self.may_limit_spending = may_limit_spending
+        self.present = present
+        if not may_limit_spending:
+            for name in SPENDING:
+                del self[name]
 
     def moment_wanted(self) -> bool:
         return bool(self.expires.data == ON_A_DATE)
@@ -121,11 +138,20 @@ class SettingsForm(MomentForm):
             # What is no number is as wrong as one that is too small, and told in the same words.
             requests_per_minute=None if not number else int(number) if _is_number(number) else 0,
             plan_limit=self.limit,
+            **self._spending(),
         )
+
+    def _spending(self) -> dict[str, Any]:
+        if self.may_limit_spending:
+            return {name: self[name].data for name in SPENDING}
+        kept = restrictions.as_dict(self.present)
+        return {name: kept[name] for name in SPENDING}
 
     def restricted(self) -> bool:
         """Whether the folded part of the form has something to show."""
-        fields = (self.models, self.networks, self.origins, self.requests_per_minute)
+        fields = [self.models, self.networks, self.origins, self.requests_per_minute]
+        if self.may_limit_spending:
+            fields += [self[name] for name in SPENDING]
         return any(field.data or field.errors for field in fields)
 
     def take(self, error: InvalidInput) -> None:
@@ -166,8 +192,8 @@ class KeyForm(SettingsForm):
     scopes = SelectMultipleField("Scopes", choices=[SelectChoice(scope) for scope in Scope], validate_choice=False)
     one_time_number = HiddenField(default=lambda: secrets.token_urlsafe(16))
 
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(limit=limit)
+    def __init__(self, *, limit: int, may_limit_spending: bool) -> None:
+        super().__init__(limit=limit, may_limit_spending=may_limit_spending)
         self.preset.choices = _preset_choices()
         self.expires.choices = _expiry_choices()
 
@@ -201,9 +227,13 @@ class KeyForm(SettingsForm):
 class EditForm(SettingsForm):
     """What may be changed of a key: name, expiry, restrictions."""
 
-    def __init__(self, key: ApiKey, *, limit: int) -> None:
+    def __init__(self, key: ApiKey, *, limit: int, may_limit_spending: bool) -> None:
+        present = keys.restrictions_of(key)
+        shown = restrictions.as_dict(present)
         super().__init__(
             limit=limit,
+            may_limit_spending=may_limit_spending,
+            present=present,
             data={
                 "name": key.name,
                 "expires": AS_IT_IS,
@@ -211,6 +241,7 @@ class EditForm(SettingsForm):
                 "networks": "\n".join(key.allowed_networks),
                 "origins": "\n".join(key.allowed_origins),
                 "requests_per_minute": str(key.requests_per_minute or ""),
+                **{name: shown[name] for name in SPENDING},
             },
         )
         self.key = key

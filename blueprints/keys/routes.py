@@ -18,7 +18,7 @@ from services import key_history, keys, rotation
 from services.errors import AlreadyDone, InvalidInput
 from services.members import owners_of
 from services.parts import parts
-from services.permissions import may_create_keys
+from services.permissions import may_create_keys, may_limit_spending
 
 ROWS_ON_A_PAGE = 50
 STATUSES = {"active": "Active", "retiring": "Retiring", "disabled": "Disabled", "expired": "Expired"}
@@ -78,7 +78,7 @@ def new() -> Answer:
     workspace = current_workspace()
     if request.method == "GET" and not has_api_access():
         return redirect(url_for("keys.index"), 303)
-    form = KeyForm(limit=_highest_rate())
+    form = KeyForm(limit=_highest_rate(), may_limit_spending=may_limit_spending(current_role()))
     if form.validate_on_submit():
         try:
             minted = keys.mint(workspace, actor=current_actor(), **form.settings())
@@ -117,7 +117,8 @@ def show(key_id: str) -> str:
 def edit(key_id: str) -> Answer:
     key = managed(key_id)
     # A limit that the key has already may stay, whatever the plan is now.
-    form = EditForm(key, limit=max(_highest_rate(), key.requests_per_minute or 0))
+    highest = max(_highest_rate(), key.requests_per_minute or 0)
+    form = EditForm(key, limit=highest, may_limit_spending=may_limit_spending(current_role()))
     if form.validate_on_submit():
         try:
             keys.change(current_workspace(), key.id, actor=current_actor(), **form.settings())

@@ -41,5 +41,6 @@ from blueprints.v1 import (  # noqa: E402 - the files register their routes on b
     keys,  # noqa: F401
     me,  # noqa: F401
     models,  # noqa: F401
+    providers,  # noqa: F401
     verify,  # noqa: F401
 )

@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 from flask import Response, request
 
@@ -26,7 +27,15 @@ from services.restrictions import Restrictions
 
 NEW_KEY = ("name", "kind", "environment", "scopes", "preset", "expires_at", "restrictions")
 CHANGES = ("name", "expires_at", "restrictions")
-RESTRICTIONS = ("models", "networks", "origins", "requests_per_minute")
+RESTRICTIONS = (
+    "models",
+    "networks",
+    "origins",
+    "requests_per_minute",
+    "daily_limit_usd",
+    "monthly_limit_usd",
+    "allow_unknown_price",
+)
 USUAL_LIMIT, MOST = 20, 100
 
 
@@ -196,9 +205,21 @@ def _restrictions(workspace: Workspace, fields: Fields, kind: str, present: Rest
     number = part.number("requests_per_minute")
     if not part.given("requests_per_minute"):
         number = present.requests_per_minute
+    kept = restrictions.as_dict(present)
+    amounts: dict[str, Any] = {
+        name: part.value(name) if part.given(name) else kept[name] for name in ("daily_limit_usd", "monthly_limit_usd")
+    }
+    allow = part.flag("allow_unknown_price") if part.given("allow_unknown_price") else present.allow_unknown_price
     limit = parts().plans.requests_per_minute(workspace)
     try:
-        return restrictions.read(kind, **lists, requests_per_minute=number, plan_limit=limit)
+        return restrictions.read(
+            kind,
+            **lists,
+            requests_per_minute=number,
+            plan_limit=limit,
+            **amounts,
+            allow_unknown_price=bool(allow),
+        )
     except InvalidInput as error:
         for name, sentence in error.fields.items():
             part.fault(name, sentence)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import orjson
 from flask import Response
 
-from models import ApiKey
-from services import keys, rotation
+from models import ApiKey, ProviderKey
+from services import keys, provider_keys, rotation
 from services.rate_limits import RateState
 from services.restrictions import as_dict
 
@@ -52,6 +52,28 @@ def key_object(key: ApiKey, last_use: keys.LastUse | None) -> dict[str, object]:
         "restrictions": as_dict(keys.restrictions_of(key)),
         "rotation": previous and {"previous_masked": previous.mask, "previous_ends_at": moment(previous.ends_at)},
         "due_for_rotation": rotation.is_due(key),
+    }
+
+
+def provider_object(key: ProviderKey) -> dict[str, object]:
+    """Return a provider key as the API shows it: how it stands, and no part of it.
+
+    ``credit_nano_usd`` is what the provider told at the last check, null when it told nothing.
+    """
+    return {
+        "id": key.id,
+        "object": "provider_key",
+        "provider": key.provider,
+        "title": provider_keys.title_of(key),
+        "label": key.label,
+        "state": key.state,
+        "state_message": key.state_words,
+        "state_seen_at": moment(key.state_seen_at),
+        "checked_at": moment(key.checked_at),
+        "credit_nano_usd": key.credit_nano_usd,
+        "created_at": moment(key.created_at),
+        "updated_at": moment(key.updated_at),
+        "created_by": key.created_by_name,
     }
 
 

@@ -25,6 +25,8 @@ def test_what_is_public_says_why(app: Flask) -> None:
     assert set(public) == {
         "/",
         "/assets/<version>/<name>",
+        "/found-a-key",
+        "/found-a-key/done",
         "/healthz",
         "/setup/<token>",
         "/sign-in",

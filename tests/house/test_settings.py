@@ -76,6 +76,15 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_LOG_FORMAT", "xml"),
         ("ARKA_PUBLIC_URL", "portal.example"),
         ("ARKA_BRAND", " "),
+        ("ARKA_SMTP_URL", "mail.example"),
+        ("ARKA_SMTP_URL", "http://mail.example"),
+        ("ARKA_SMTP_URL", "smtp://mail.example:port"),
+        ("ARKA_SMTP_URL", "smtp://mail.example/inbox"),
+        ("ARKA_SMTP_URL", "smtp://user@mail.example"),
+        ("ARKA_SMTP_URL", "smtp://mail.example?starttls=perhaps"),
+        ("ARKA_SMTP_URL", "smtps://mail.example?starttls=off"),
+        ("ARKA_MAIL_FROM", "nobody"),
+        ("ARKA_MAIL_FROM", "ARKA <a@x.example> and more"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_with_a_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
@@ -91,7 +100,7 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        given(tmp_path, ARKA_SECRET_KEY="hunter2", ARKA_MASTER_KEY="hunter2")
+        given(tmp_path, ARKA_SECRET_KEY="hunter2", ARKA_MASTER_KEY="hunter2", ARKA_SMTP_URL="smtp://u:hunter2@[x")
     assert "hunter2" not in str(caught.value)
 
 

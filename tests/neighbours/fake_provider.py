@@ -14,7 +14,9 @@ It answers with an echo of the last user message. A test orders what goes wrong:
 What may be written after the colon is optional: seconds, a number of bytes or events, an address. See FAULTS.
 
 As with the real ones, ``GET /v1/models`` answers a key that is out of credit, and OpenRouter's ``GET models`` answers
-without any key: neither proves that a key can be used.
+without any key: neither proves that a key can be used. OpenRouter's ``GET key`` tells the limit of a key if it has one,
+never the credit of the account. OpenAI's keys can lack the scope to list models, or be restricted to some models; its
+reasoning models refuse ``max_tokens``, and answer 400 when their tokens do not last for thinking.
 
 ``python -m tests.neighbours.fake_provider --port 0`` prints the address and serves until it is stopped.
 """
@@ -46,6 +48,8 @@ OPENAI_KEY = "sk-proj-3hWc9Kx5Zr1Tn7Bv0Qf8Lm2Ys6Dp4Gj9EoUaIi"
 OPENROUTER_KEY = "sk-or-v1-9f2c4b7e1d8a6053c9e2b4f7a1d6083e5c7b9f2a4d8e1063b5c7f9a2"
 BROKE_KEY = "sk-broke-5Tg1Xn8Wq3Zc7Vb2Mk9Lr4Hd6Jf0PsYaEuOi"
 RESTRICTED_KEY = "sk-restricted-2Lp7Ks4Dh9Gf1Qw6Er3Ty8Ui5Oa0ZxCv"
+LISTLESS_KEY = "sk-listless-7Hn3Xc9Vb5Mk1Qw8Er4Ty2Ui6Op0AsDf"
+UNLIMITED_KEY = "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"
 
 FAULTS = {
     "hang": "no byte for these seconds (else provider.hang_seconds), then the connection is closed",
@@ -68,7 +72,11 @@ FAULTS = {
     "redirect": "302 to this address, else to the same path under the name localhost",
     "no-usage": "an answer without usage",
     "cookies": "two Set-Cookie headers",
-    "gzip": "a whole answer in gzip coding",
+    "gzip": "an answer in gzip coding, although nobody asked for it",
+    "drip": "the headers, then a byte of a whole answer every so many seconds (else 0.05)",
+    "error-body": "status 200 and a body that holds nothing but an error",
+    "no-stream-options": "a request with stream_options is refused as wrong",
+    "hang-up": "a good answer, after which the connection is closed without a word",
 }
 MODEL_PREFIX = "fault-"
 ENDPOINTS = {
@@ -83,6 +91,7 @@ SPOILT = {
     "error-event": wire.with_error_event,
     "cookies": wire.with_cookies,
     "gzip": wire.zipped,
+    "error-body": wire.error_in_body,
 }
 
 
@@ -148,7 +157,7 @@ class FakeProvider:
     def __init__(
         self,
         *,
-        keys: tuple[str, ...] = (GOOD_KEY, OPENAI_KEY, OPENROUTER_KEY),
+        keys: tuple[str, ...] = (GOOD_KEY, OPENAI_KEY, OPENROUTER_KEY, LISTLESS_KEY, UNLIMITED_KEY),
         out_of_credit: tuple[str, ...] = (BROKE_KEY,),
         restricted: tuple[str, ...] = (RESTRICTED_KEY,),
         port: int = 0,
@@ -163,11 +172,20 @@ class FakeProvider:
         self.openrouter_base_url = f"{self.url}/api/v1"
         self.good_key, self.openai_key, self.openrouter_key = GOOD_KEY, OPENAI_KEY, OPENROUTER_KEY
         self.broke_key, self.restricted_key = BROKE_KEY, RESTRICTED_KEY
+        self.listless_key, self.unlimited_key = LISTLESS_KEY, UNLIMITED_KEY
         self.epoch = 0
         self._set_defaults()
 
     def _set_defaults(self) -> None:
         self.keys, self.out_of_credit, self.restricted = (set(keys) for keys in self._given_keys)
+        # May call models, but not list them; 401 is what OpenAI says to that.
+        self.listless = {LISTLESS_KEY}
+        # OpenRouter's keys without a limit of their own.
+        self.unlimited = {UNLIMITED_KEY}
+        # The models that a key of OpenAI is restricted to.
+        self.models_of: dict[str, set[str]] = {}
+        # What else OpenRouter tells of a key.
+        self.facts_of: dict[str, dict[str, Any]] = {}
         self.requests: list[Received] = []
         self.errors: list[BaseException] = []
         self.faults: list[str] = []
@@ -259,8 +277,10 @@ class FakeProvider:
             return None
         if key is None:
             return wire.no_key(flavour)
-        if key in self.restricted:
+        if key in self.restricted and (flavour, request.endpoint) != ("openrouter", "key"):
             return wire.restricted(flavour, "api.model.read" if request.method == "GET" else "model.request")
+        if key in self.listless and (flavour, request.method) == ("openai", "GET"):
+            return wire.restricted(flavour, "api.model.read", status=401)
         if key in self.out_of_credit:
             return wire.no_credit(flavour) if request.method == "POST" else None
         other = "sk-or-" if flavour == "openai" else "sk-proj-"
@@ -325,7 +345,12 @@ class FakeProvider:
             return wire.unreadable(flavour)
         if not isinstance(body.get("model"), str):
             return wire.no_model(flavour)
+        refused = self._refused_model(request, body)
+        if refused is not None:
+            return refused
         name = fault.name if fault else ""
+        if name == "no-stream-options" and "stream_options" in body:
+            return wire.error_answer(flavour, 400, "Unknown parameter: 'stream_options'.", param="stream_options")
         text = "x" * int(fault.number(10_000_000)) if fault and name == "big-line" else None
         try:
             return ENDPOINTS[endpoint](Question(flavour, body, text, with_usage=name != "no-usage"))
@@ -333,15 +358,26 @@ class FakeProvider:
             # A field of a type that this small model does not expect.
             return wire.error_answer(flavour, 400, "Invalid type for a field of the request.", code="invalid_type")
 
+    def _refused_model(self, request: Received, body: wire.Json) -> Answer | None:
+        """Return what OpenAI says of a model that the key may not use, or that needs other words; or None."""
+        if request.flavour != "openai":
+            return None
+        allowed = self.models_of.get(request.key or "")
+        if allowed is not None and body["model"] not in allowed:
+            return wire.model_not_allowed(body["model"])
+        return wire.not_for_reasoning(body) if request.endpoint == "chat/completions" else None
+
     def _good_get(self, request: Received) -> Answer:
         flavour, endpoint = request.flavour, request.endpoint
         if endpoint == "models":
-            return wire.models(flavour)
+            return wire.models(flavour, self.models_of.get(request.key or ""))
         if endpoint.startswith("models/"):
             return wire.model(flavour, endpoint.removeprefix("models/"))
         if endpoint == "key" and flavour == "openrouter":
             key = request.key or ""
-            return wire.key_facts(key, has_credit=key not in self.out_of_credit)
+            used_up = key in self.out_of_credit or key in self.restricted
+            facts = {"limit": None, "limit_remaining": None} if key in self.unlimited else {}
+            return wire.key_facts(key, has_credit=not used_up, **facts, **self.facts_of.get(key, {}))
         return wire.no_such_path(flavour, request.method, request.path)
 
 
@@ -422,6 +458,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer, fault = provider.answer_to(request)
             self._deliver(answer, fault)
             request.outcome = "answered"
+            self.close_connection = self.close_connection or (fault is not None and fault.name == "hang-up")
         except _Cut:
             request.outcome = "cut"
             self.close_connection = True
@@ -470,7 +507,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Cut
         self._wait(provider.answer_delay_seconds + (delay if answer.events is None else 0))
         self._send_head(answer)
-        if answer.events is None:
+        if fault and name == "drip" and answer.events is None:
+            self._drip(answer.body, fault.number(0.05))
+        elif answer.events is None:
             self._write(answer.body)
         else:
             self._send_events(answer.events, delay, int(fault.number(2)) if fault and name == "stall" else None)
@@ -509,6 +548,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._write_chunk(event)
         if self.request_version != "HTTP/1.0":
             self._write(b"0\r\n\r\n")
+
+    def _drip(self, body: bytes, seconds: float) -> None:
+        for place in range(len(body)):
+            self._wait(seconds)
+            self._write(body[place : place + 1])
 
     def _write_chunk(self, data: bytes) -> None:
         self._write(data if self.request_version == "HTTP/1.0" else b"%x\r\n%b\r\n" % (len(data), data))

@@ -14,6 +14,7 @@ from tests.neighbours import postgres as postgresql
 from tests.neighbours import valkey as valkeys
 from tests.neighbours.fake_provider import FakeProvider, running_provider
 from tests.neighbours.postgres import Postgres, running_postgres
+from tests.neighbours.smtp_sink import SmtpSink, running_sink
 from tests.neighbours.valkey import Valkey, running_valkey
 
 if TYPE_CHECKING:
@@ -86,6 +87,13 @@ def provider(_provider_server: FakeProvider) -> Iterator[FakeProvider]:
     errors = _provider_server.errors
     _provider_server.reset()
     assert not errors, f"the fake provider could not handle a request: {errors!r}"
+
+
+@pytest.fixture
+def smtp_sink() -> Iterator[SmtpSink]:
+    """A mail server that listens and has no mail yet."""
+    with running_sink() as sink:
+        yield sink
 
 
 @pytest.fixture(scope="session")

@@ -379,9 +379,10 @@ def _lacks(body: Json, field: str) -> Answer | None:
 # ---- GET models, models/{id}, key
 
 
-def models(flavour: Flavour) -> Answer:
+def models(flavour: Flavour, allowed: set[str] | None = None) -> Answer:
     if flavour == "openai":
-        return json_answer({"object": "list", "data": [_openai_model(name) for name in OPENAI_MODELS]})
+        names = [name for name in OPENAI_MODELS if allowed is None or name in allowed]
+        return json_answer({"object": "list", "data": [_openai_model(name) for name in names]})
     return json_answer({"data": [_openrouter_model(name) for name in OPENROUTER_MODELS]})
 
 
@@ -411,8 +412,11 @@ def _openrouter_model(name: str) -> Json:
     }
 
 
-def key_facts(key: str, *, has_credit: bool) -> Answer:
-    """OpenRouter's ``GET key``. It answers 200 for a key without credit too and says so in the figures."""
+def key_facts(key: str, *, has_credit: bool, **more: Any) -> Answer:
+    """OpenRouter's ``GET key``. It answers 200 for a key without credit too and says so in the figures.
+
+    The figures are those of the key's own limit; for a key without one they say nothing.
+    """
     used = 1.25 if has_credit else 10.0
     data = {
         "label": f"{key[:12]}...{key[-3:]}",
@@ -426,10 +430,11 @@ def key_facts(key: str, *, has_credit: bool) -> Answer:
         "byok_usage": 0,
         "include_byok_in_limit": False,
         "is_free_tier": False,
+        "is_management_key": False,
         "is_provisioning_key": False,
         "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated and safe to ignore."},
     }
-    return json_answer({"data": data})
+    return json_answer({"data": data | more})
 
 
 # ---- errors
@@ -494,17 +499,18 @@ def no_credit(flavour: Flavour) -> Answer:
     )
 
 
-def restricted(flavour: Flavour, scope: str) -> Answer:
+def restricted(flavour: Flavour, scope: str, *, status: int = 403) -> Answer:
+    """The key lacks a scope. OpenAI says that with 403 or, as often, with 401 and without a code."""
     if flavour == "openrouter":
         message = "Key limit exceeded (total limit). Manage it using https://openrouter.ai/settings/keys"
         return error_answer(flavour, 403, message)
     return error_answer(
         flavour,
-        403,
+        status,
         f"You have insufficient permissions for this operation. Missing scopes: {scope}. Check that you "
         "have the correct role in your organization (Reader, Writer, Owner) and project (Member, Owner), and if you're "
         "using a restricted API key, that it has the necessary scopes.",
-        code="missing_scope",
+        code="missing_scope" if status == 403 else None,
     )
 
 
@@ -530,6 +536,31 @@ def no_such_model(flavour: Flavour, name: str) -> Answer:
         return error_answer(flavour, 404, f"No endpoints found for {name}.")
     message = f"The model `{name}` does not exist or you do not have access to it."
     return error_answer(flavour, 404, message, code="model_not_found")
+
+
+def model_not_allowed(name: str) -> Answer:
+    """What OpenAI says when the key's project may not use the model."""
+    message = f"Project `proj_fake` does not have access to model `{name}`"
+    return error_answer("openai", 403, message, code="model_not_found")
+
+
+def not_for_reasoning(body: Json) -> Answer | None:
+    """Return what a reasoning model of OpenAI does not take, or None. Below 64 tokens it ends before it has spoken."""
+    if not re.match(r"o\d|gpt-5", body["model"]):
+        return None
+    if "max_tokens" in body:
+        message = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return error_answer("openai", 400, message, code="unsupported_parameter", param="max_tokens")
+    most = body.get("max_completion_tokens")
+    if isinstance(most, int) and most < 64:
+        message = (
+            "Could not finish the message because max_tokens or model output limit was reached. Please try again with "
+            "higher max_tokens."
+        )
+        return error_answer("openai", 400, message)
+    return None
 
 
 def no_such_path(flavour: Flavour, method: str, path: str) -> Answer:
@@ -600,9 +631,19 @@ def with_error_event(answer: Answer) -> Answer:
     return replace(answer, events=(*kept, event(data)))
 
 
-def zipped(answer: Answer) -> Answer:
+def error_in_body(answer: Answer) -> Answer:
+    """What OpenRouter answers when a model fails after it has begun. Streams are left alone."""
     if answer.events is not None:
         return answer
+    error = {"code": 502, "message": "Provider returned error"}
+    return json_answer({"error": error, "user_id": "user_2fakefakefakefakefakefake"})
+
+
+def zipped(answer: Answer) -> Answer:
+    if answer.events is not None:
+        body = gzip.compress(b"".join(answer.events))
+        halves = (body[: len(body) // 2], body[len(body) // 2 :])
+        return replace(answer, events=halves).with_headers(("Content-Encoding", "gzip"))
     return replace(answer, body=gzip.compress(answer.body)).with_headers(("Content-Encoding", "gzip"))
 
 

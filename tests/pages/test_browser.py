@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from models.base import now
 from services import custom_scopes, keys, rotation, workspaces
 from services.actor import SYSTEM
+from services.errors import NotFound
 from services.keys import Minted
 from tests.pages.test_frame import connect, note_refusal
 from tests.people import PASSWORD, Person, make_person
@@ -70,7 +71,7 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     use(used, times=5, address="2001:db8:85a3:8d3:1319:8a2e:370:7348")
     connect(alice, "openai", "valid")
     connect(alice, "openrouter", "no_credit")
-    for path in ("/sign-in", "/sign-up", "/setup/old", "/nowhere"):
+    for path in ("/sign-in", "/sign-up", "/setup/old", "/nowhere", "/found-a-key", "/found-a-key/done"):
         window.goto(path)
         yield path
     window.goto("/sign-up")
@@ -92,6 +93,7 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     paths += [f"/keys/{rotating.key.id}/{act}" for act in ("rotate", "rotation")]
     paths += ["/keys?q=nonsense", "/keys/scopes", "/keys/refusals", f"/keys/refusals?request_id={refused}"]
     paths += ["/keys/refusals?request_id=req_unknown"]
+    paths += [f"/keys/providers/{act}" for act in ("new", "openai/update", "openrouter/delete")]
     for path in paths:
         window.goto(path)
         yield path
@@ -106,6 +108,10 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     window.get_by_role("button", name="Create key").click()
     expect(window.get_by_role("alert")).to_be_visible()
     yield "new key, refused"
+    window.goto("/keys/providers/new")
+    window.get_by_role("button", name="Save").click()
+    expect(window.get_by_role("alert")).to_contain_text("Paste a key first.")
+    yield "new provider key, refused"
     window.goto(f"/keys/{unused.key.id}/rotate")
     window.get_by_label("Until a moment I choose").check()
     yield "rotate, a moment"
@@ -214,6 +220,23 @@ def test_from_sign_up_to_a_deleted_key(opened: Callable[..., Page], script: bool
 
 def grant_agency(slug: str) -> None:
     workspaces.set_plan(workspaces.get_by_slug(slug), "agency", requests_per_minute=None, actor=SYSTEM)
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])
+def test_a_finder_ends_a_key_without_an_account(opened: Callable[..., Page], mint: Mint, script: bool) -> None:
+    minted = mint("Production Server", environment="live")
+    window = opened(390, java_script_enabled=script)
+    window.goto("/sign-in")
+    window.get_by_role("link", name="Found a key?").click()
+    window.get_by_role("button", name="End this key").click()
+    expect(window.get_by_role("alert")).to_contain_text("Paste the key")
+    window.get_by_label("The key").fill(minted.secret.reveal())
+    window.get_by_label("Where you found it (optional)").fill("On a wall")
+    window.get_by_role("button", name="End this key").click()
+    expect(window).to_have_url(re.compile("/found-a-key/done$"))
+    expect(window.get_by_text("If this was a working key, it no longer works")).to_be_visible()
+    with pytest.raises(NotFound):
+        keys.get_anywhere(minted.key.id)
 
 
 def test_without_script_every_section_of_the_form_is_open(opened: Callable[..., Page], alice: Person) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
+from blueprints.providers.forms import KEY_PAGES
 from config import ROOT
 from models import ProviderKey, UsageRecord
 from models.base import new_id, now, transaction
@@ -55,6 +56,9 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
         "sign up, refused": stranger.submit("/sign-up", email="x", password=""),
         "set up": stranger.open(f"/setup/{token.reveal()}"),
         "set up used": stranger.open("/setup/old"),
+        "found a key": stranger.open("/found-a-key"),
+        "found a key, refused": stranger.submit("/found-a-key", key="x", note="y"),
+        "found a key, done": stranger.open("/found-a-key/done"),
         "not found, signed out": stranger.open("/nowhere"),
         "overview": owner.open("/overview"),
         "workspaces": owner.open("/workspaces"),
@@ -104,6 +108,9 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
     connect(alice, "openai", "valid")
     connect(alice, "openrouter", "invalid")
     pages["providers"] = owner.open("/keys/providers")
+    for path in ("new", "openai/update", "openrouter/delete"):
+        pages[f"providers, {path}"] = owner.open(f"/keys/providers/{path}")
+    pages["providers, refused"] = owner.submit("/keys/providers/new", key="")
     pages["overview, with a broken provider"] = owner.open("/overview")
     workspaces.set_plan(alice.workspace, "starter", requests_per_minute=None, actor=alice.actor)
     pages["keys, paused"] = owner.open("/keys")
@@ -163,6 +170,8 @@ def test_every_link_on_every_page_leads_somewhere(every_page: dict[str, Html], o
         for link in {*page.links, *(value for _, attribute, value in page.attributes if attribute == "src")}:
             if link.startswith("#"):
                 assert link[1:] in page.ids, f"{name}: nothing has the id {link}"
+            elif link.startswith("https://"):
+                assert link in KEY_PAGES.values(), f"{name}: {link}"
             elif not link.startswith("mailto:"):
                 assert link.startswith("/"), f"{name}: {link}"
                 answer = owner.request("GET", link)

@@ -30,7 +30,9 @@ def curl_of(text: str) -> list[str]:
 def state(folder: Path) -> dict[str, object]:
     """Everything an instance keeps that a restart must not change."""
     connection = sqlite3.connect(folder / "portal.db")
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    # Who last did which background work changes all the time.
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'job'"
+    tables = [name for (name,) in connection.execute(query)]
     rows = {table: connection.execute(f'SELECT * FROM "{table}"').fetchall() for table in tables}
     return rows | {name: (folder / name).read_text() for name in ("secret_key", "master_key")}
 

@@ -36,7 +36,8 @@ FIELDS = {
     "id", "object", "name", "kind", "environment", "scopes", "preset", "masked", "status", "created_at", "created_by",
     "expires_at", "disabled_at", "last_used", "restrictions", "rotation", "due_for_rotation",
 }  # fmt: skip
-UNRESTRICTED = {"models": [], "networks": [], "origins": [], "requests_per_minute": None}
+UNLIMITED = {"daily_limit_usd": None, "monthly_limit_usd": None, "allow_unknown_price": False}
+UNRESTRICTED = {"models": [], "networks": [], "origins": [], "requests_per_minute": None, **UNLIMITED}
 OTHER_IDS = [
     "key_00000000000000000000",
     "nothing",
@@ -127,6 +128,7 @@ def test_a_key_learns_what_it_is_and_may_do(client: FlaskClient, alice: Person, 
             "networks": ["127.0.0.0/8"],
             "origins": [],
             "requests_per_minute": 7,
+            **UNLIMITED,
         },
         "workspace": {"slug": alice.slug, "name": alice.workspace.name, "plan": "agency"},
         "ratelimit": {"limit": 7, "remaining": 6},
@@ -374,6 +376,14 @@ def test_presets_restrictions_and_custom_scopes_are_taken(call: Call, alice: Per
         ({"restrictions": {"requests_per_minute": 1001}}, {"restrictions.requests_per_minute"}),
         ({"restrictions": {"requests_per_minute": True}}, {"restrictions.requests_per_minute"}),
         ({"restrictions": {"requests_per_minute": "5"}}, {"restrictions.requests_per_minute"}),
+        ({"restrictions": {"monthly_limit_usd": "-1"}}, {"restrictions.monthly_limit_usd"}),
+        ({"restrictions": {"monthly_limit_usd": "ten"}}, {"restrictions.monthly_limit_usd"}),
+        ({"restrictions": {"monthly_limit_usd": "1e99999999"}}, {"restrictions.monthly_limit_usd"}),
+        ({"restrictions": {"monthly_limit_usd": "1e-99999999"}}, {"restrictions.monthly_limit_usd"}),
+        ({"restrictions": {"monthly_limit_usd": True}}, {"restrictions.monthly_limit_usd"}),
+        ({"restrictions": {"daily_limit_usd": [1]}}, {"restrictions.daily_limit_usd"}),
+        ({"restrictions": {"daily_limit_usd": "0.0000000001"}}, {"restrictions.daily_limit_usd"}),
+        ({"restrictions": {"allow_unknown_price": "yes"}}, {"restrictions.allow_unknown_price"}),
     ],
 )
 def test_what_cannot_be_taken_is_named(call: Call, alice: Person, change: dict[str, Any], fields: set[str]) -> None:
@@ -426,8 +436,21 @@ def test_a_key_makes_none_that_can_do_more_or_lives_longer(call: Call, alice: Pe
     assert set(fields_of(call("POST", secret=own, json=full))) == {"scopes"}
 
 
-BOUNDS = Restrictions(models=("gpt-4o", "gpt-4o-mini"), networks=("127.0.0.0/8", "10.0.0.0/8"), requests_per_minute=50)
-TIGHT: dict[str, Any] = {"models": ["gpt-4o"], "networks": ["10.1.0.0/16"], "requests_per_minute": 50}
+BOUNDS = Restrictions(
+    models=("gpt-4o", "gpt-4o-mini"),
+    networks=("127.0.0.0/8", "10.0.0.0/8"),
+    requests_per_minute=50,
+    daily_limit_nano_usd=2_000_000_000,
+    monthly_limit_nano_usd=5_000_000_000,
+)
+TIGHT: dict[str, Any] = {
+    "models": ["gpt-4o"],
+    "networks": ["10.1.0.0/16"],
+    "requests_per_minute": 50,
+    "daily_limit_usd": "2.00",
+    "monthly_limit_usd": "4.50",
+    "allow_unknown_price": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -441,6 +464,11 @@ TIGHT: dict[str, Any] = {"models": ["gpt-4o"], "networks": ["10.1.0.0/16"], "req
         ({"networks": ["::/0"]}, "networks"),
         ({"requests_per_minute": None}, "requests_per_minute"),
         ({"requests_per_minute": 51}, "requests_per_minute"),
+        ({"daily_limit_usd": None}, "daily_limit_usd"),
+        ({"daily_limit_usd": 2.01}, "daily_limit_usd"),
+        ({"monthly_limit_usd": None}, "monthly_limit_usd"),
+        ({"monthly_limit_usd": "5.000000001"}, "monthly_limit_usd"),
+        ({"allow_unknown_price": True}, "allow_unknown_price"),
     ],
 )
 def test_a_restricted_key_passes_its_restrictions_on(
@@ -523,7 +551,7 @@ def test_name_expiry_and_restrictions_are_changed_one_by_one(call: Call) -> None
     assert (key["name"], key["expires_at"]) == ("Renamed", "2099-01-01T00:00:00Z")
     key = call("PATCH", path, json={"restrictions": {"networks": ["10.0.0.0/8"]}}).get_json()
     assert key["restrictions"] == {
-        "models": ["gpt-4o"], "networks": ["10.0.0.0/8"], "origins": [], "requests_per_minute": 9,
+        "models": ["gpt-4o"], "networks": ["10.0.0.0/8"], "origins": [], "requests_per_minute": 9, **UNLIMITED,
     }  # fmt: skip
     key = call(
         "PATCH", path, json={"expires_at": None, "restrictions": {"models": [], "requests_per_minute": None}}

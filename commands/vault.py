@@ -1,0 +1,61 @@
+"""``flask vault``: the master keys that provider keys are sealed with."""
+
+from __future__ import annotations
+
+import click
+from flask.cli import AppGroup
+
+from commands.tools import refusals_told
+from services import sealing, vault_rotation
+from services.parts import parts
+from services.vault_rotation import Tally
+
+group = AppGroup("vault", help="See and change the master keys that provider keys are sealed with.")
+
+
+@group.command("status")
+@refusals_told
+def status() -> None:
+    """Print each master key's public name, role, number of seals and of rows, separated by tabs. Never a key."""
+    rows = vault_rotation.rows_by_key()
+    ring = parts().vault.ring
+    for name in [*ring, *sorted(set(rows) - set(ring))]:
+        role = "seals" if name == ring[0] else "opens" if name in ring else "missing"
+        click.echo("\t".join([name or "?", role, str(sealing.seals_of(name)), str(rows[name])]))
+
+
+@group.command("rotate")
+@click.option("--new-key", is_flag=True, help="First put a new master key into the instance folder's file.")
+@refusals_told
+def rotate(new_key: bool) -> None:
+    """Seal every provider key anew with the newest master key, while the portal serves.
+
+    May be interrupted and run again. Exit status 1: some provider keys cannot be decrypted; they are named.
+    """
+    if new_key:
+        click.echo(f"Master key {vault_rotation.add_key()} seals from now on.", err=True)
+    tally = vault_rotation.reseal_all(_told)
+    click.echo(
+        f"{tally.resealed} resealed, {tally.current} already current, {len(tally.unreadable)} cannot be decrypted.",
+        err=True,
+    )
+    for row in tally.unreadable:
+        click.echo(
+            f"The {row.provider} key of {row.workspace} cannot be decrypted: it has to be saved again.", err=True
+        )
+    if tally.unreadable:
+        raise click.exceptions.Exit(1)
+
+
+@group.command("forget")
+@refusals_told
+def forget() -> None:
+    """Drop the old master keys from the instance folder's file, once no provider key needs them.
+
+    A copy of the database from before the rotation then needs a copy of the old file, too.
+    """
+    click.echo(f"{vault_rotation.forget_old_keys()} old master keys dropped.", err=True)
+
+
+def _told(tally: Tally) -> None:
+    click.echo(f"{tally.seen} of {max(tally.total, tally.seen)} provider keys done.", err=True)

@@ -1,0 +1,149 @@
+"""Is the installation sound? A list of checks, each of which says in a sentence what it found."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import current_app
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from extensions import db
+from services import provider_check, sealing, vault_rotation
+from services.gateway.provider_answers import UNREACHABLE
+from services.parts import parts
+from services.rate_limits import StoreUnavailable
+from services.secret import Secret
+
+_LEAST_FREE_BYTES = 100_000_000
+_KEY_FILES = ("secret_key", "master_key")
+# A master key is to be changed well before it must not seal any more.
+_MANY_SEALS = sealing.MOST_SEALS * 9 // 10
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found: a sentence, and whether it is as it should be."""
+
+    good: bool
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check with its name. ``run`` yields what it finds; an exception is a finding, too."""
+
+    title: str
+    run: Callable[[], Iterator[Finding]]
+    # Asks other machines, so it is made only when it is wanted.
+    outside: bool = False
+
+
+def examine(*, outside: bool = False) -> Iterator[tuple[str, Finding]]:
+    """Carry out every check and yield its findings with its name; ``outside`` also asks the providers."""
+    for check in CHECKS:
+        if outside or not check.outside:
+            yield from ((check.title, finding) for finding in _findings(check))
+
+
+def _findings(check: Check) -> Iterator[Finding]:
+    try:
+        yield from check.run()
+    except (SQLAlchemyError, OSError, StoreUnavailable) as error:
+        # The text of an error may hold the address of the database, and so its password.
+        yield Finding(False, f"could not be checked: {type(error).__name__}")
+    finally:
+        with contextlib.suppress(SQLAlchemyError):
+            db.session.rollback()
+
+
+# ---- the checks
+
+
+def _database() -> Iterator[Finding]:
+    db.session.execute(text("SELECT 1"))
+    yield Finding(True, f"{db.engine.dialect.name} answers")
+
+
+def _schema() -> Iterator[Finding]:
+    wanted = (Path(current_app.extensions["migrate"].directory) / "head").read_text().strip()
+    found = None
+    if inspect(db.engine).has_table("alembic_version"):
+        found = db.session.scalar(text("SELECT version_num FROM alembic_version"))
+    if found == wanted:
+        yield Finding(True, f"at {found}, the newest")
+    else:
+        yield Finding(False, f"at {found or 'nothing'}, not at {wanted}: run `flask --app app db upgrade`")
+
+
+def _limits() -> Iterator[Finding]:
+    parts().limits.peek("doctor", 1)
+    yield Finding(True, "the store of the rate limits answers")
+
+
+def _vault() -> Iterator[Finding]:
+    rows, closed = 0, 0
+    for row in vault_rotation.all_rows():
+        rows += 1
+        if not row.opens():
+            closed += 1
+            yield Finding(
+                False, f"{row.workspace}: the {row.provider} key cannot be decrypted; it has to be saved again"
+            )
+    if not closed:
+        yield Finding(True, f"all {rows} provider keys can be decrypted")
+
+
+def _master_key() -> Iterator[Finding]:
+    name = parts().vault.active_key_id
+    seals = sealing.seals_of(name)
+    advice = "" if seals < _MANY_SEALS else "; change it with `flask --app app vault rotate --new-key`"
+    yield Finding(not advice, f"{name} has sealed {seals:,} times of at most {sealing.MOST_SEALS:,}{advice}")
+
+
+def _key_files() -> Iterator[Finding]:
+    folder = Path(current_app.instance_path)
+    for path in (folder / name for name in _KEY_FILES if (folder / name).exists()):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        open_to_others = mode & 0o077
+        advice = f", so others may read it: run `chmod 600 {path}`" if open_to_others else ""
+        yield Finding(not open_to_others, f"{path.name} has mode {mode:04o}{advice}")
+
+
+def _disk() -> Iterator[Finding]:
+    folder = Path(current_app.instance_path)
+    probe = folder / f".doctor.{os.getpid()}"
+    try:
+        probe.write_bytes(b"x")
+    finally:
+        probe.unlink(missing_ok=True)
+    free = shutil.disk_usage(folder).free
+    yield Finding(free >= _LEAST_FREE_BYTES, f"the instance folder can be written, {free // 1_000_000:,} MB are free")
+
+
+def _providers() -> Iterator[Finding]:
+    """Any answer will do, also one that refuses: whether a key works is no question of the installation."""
+    for provider in parts().providers.values():
+        found = provider_check.check(provider, Secret("sk-doctor"), parts().upstream)
+        reached = found.state != UNREACHABLE
+        words = "answers" if reached else f"cannot be reached: {found.words}"
+        yield Finding(reached, f"{provider.title} {words}")
+
+
+# In the order in which they are made; what others rest on comes first.
+CHECKS = [
+    Check("database", _database),
+    Check("schema", _schema),
+    Check("limits", _limits),
+    Check("vault", _vault),
+    Check("master key", _master_key),
+    Check("key files", _key_files),
+    Check("disk", _disk),
+    Check("providers", _providers, outside=True),
+]
