@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ CHAT = "/v1/chat/completions"
 
 def asking(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], **more}
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> str:
+    """SQLite alone: what is rehearsed does not depend on the database."""
+    return f"sqlite:///{tmp_path / 'test.db'}"
 
 
 @pytest.fixture
