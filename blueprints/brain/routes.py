@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flask import Blueprint, render_template
 from wtforms import TextAreaField
-from wtforms.validators import InputRequired, Length
+from wtforms.validators import DataRequired, Length
 
 from blueprints.forms import PortalForm, stripped
 from blueprints.guards import current_workspace, role_required
@@ -35,7 +35,7 @@ class PromptForm(PortalForm):
     )
     prompt = TextAreaField(
         "Prompt",
-        [InputRequired("Enter a prompt"), Length(max=_MOST_CHARACTERS, message=_TOO_LONG)],
+        [DataRequired("Enter a prompt"), Length(max=_MOST_CHARACTERS, message=_TOO_LONG)],
         filters=[stripped],
         render_kw=_ROWS[1],
     )

@@ -72,8 +72,9 @@ def whole_number(request: dict[str, Any], name: str, *, most: int | None = None)
 
 
 def fingerprint(endpoint: str, request: dict[str, Any]) -> str:
-    """Return letters and digits that are the same for the same request, so that a run can be compared with another."""
-    told = orjson.dumps([endpoint, request], option=orjson.OPT_SORT_KEYS)
+    """Return letters and digits that are the same for the same request, streamed or not."""
+    asked = {name: value for name, value in request.items() if name not in ("stream", "stream_options")}
+    told = orjson.dumps([endpoint, asked], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(told).hexdigest()
 
 

@@ -9,9 +9,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from services.errors import PortalError, ProviderFailed, RateLimited, ServiceUnavailable
+from services import spending
+from services.errors import PortalError, ProviderFailed, RateLimited, ServiceUnavailable, SpendingLimitReached
 from services.gate import REASONS
+from services.money import NANO_PER_USD
 from services.parts import parts
 from services.permissions import Scope
 
@@ -21,6 +24,7 @@ _TRIGGER = re.compile(
     r"(?::(\d{1,10}(?:\.\d{1,3})?))?(?![\w-])"
 )
 _RETRY_SECONDS = 30
+_LIMIT_NANO_USD = 500 * NANO_PER_USD
 _MOST_RETRY_SECONDS = 3600
 _SECONDS_PER_EVENT = 0.5
 _MOST_SECONDS_PER_EVENT = 5.0
@@ -82,7 +86,7 @@ def _failure(name: str, number: float | None, created: int) -> PortalError | Non
     if name == "provider-429":
         said = "The simulated provider said: Rate limit reached."
         return ProviderFailed(said, status=429, code="provider_rate_limited", retry_after=seconds)
-    return _FAILURES[name]()
+    return _spending_limit_reached(created) if name == "402" else _FAILURES[name]()
 
 
 def _authentication_required() -> PortalError:
@@ -108,13 +112,12 @@ def _refusal(code: str, challenge: str, **details: object) -> PortalError:
     )
 
 
-def _spending_limit_reached() -> PortalError:
-    return PortalError(
-        "The spending limit of this API key is reached.",
-        status=402,
-        type="billing_error",
-        code="spending_limit_reached",
-    )
+def _spending_limit_reached(created: int) -> SpendingLimitReached:
+    """A month's limit of which nothing is left."""
+    month = spending.period_start("month", datetime.fromtimestamp(created, UTC))
+    limit = spending.Limit("key", "", "month", month, _LIMIT_NANO_USD)
+    details = spending.Counted(limit, spent=_LIMIT_NANO_USD, held=0).details()
+    return SpendingLimitReached(spending.sentence(details), details=details)
 
 
 def _rejected_key() -> ProviderFailed:
@@ -144,7 +147,6 @@ def _pause(seconds: float) -> float:
 
 _FAILURES: dict[str, Callable[[], PortalError]] = {
     "401": _authentication_required,
-    "402": _spending_limit_reached,
     "403": _insufficient_scope,
     "provider-401": _rejected_key,
     "provider-402": _out_of_credit,
