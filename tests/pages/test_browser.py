@@ -196,7 +196,7 @@ def test_targets_are_large_enough_to_touch(opened: Callable[..., Page], alice: P
     mint("Production Server")
     window = opened(390)
     sign_in(window, alice)
-    for path in ("/keys", "/keys/new", "/usage", "/playground", "/quickstart"):
+    for path in ("/keys", "/keys/new", "/usage", "/playground"):
         window.goto(path)
         for element in window.locator(
             "main a:visible, main button:visible, main select:visible, summary:visible"
