@@ -32,6 +32,8 @@ MOST_NAMES = 200
 OTHERS = "…"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 _CALLS_AT_ONCE = 1000
+# What a list of calls has no use for.
+_NOT_SHOWN = {"workspace_id", "secret_id", "user_id", "details", "process_id"}
 
 # An attempt with an ended secret is no use of anything.
 COUNTED = or_(UsageRecord.code.is_(None), UsageRecord.code != "invalid_api_key")
@@ -323,8 +325,8 @@ def _read_on(query: Select[Any]) -> Iterator[Row[Any]]:
 
 
 def _listed(workspace: Workspace, period: Period, wanted: Wanted) -> Select[Any]:
-    key_name = ApiKey.name.label("key_name")
-    query = select(*UsageRecord.__table__.columns, key_name).outerjoin(ApiKey, ApiKey.id == UsageRecord.api_key_id)
+    shown = (column for column in UsageRecord.__table__.columns if column.name not in _NOT_SHOWN)
+    query = select(*shown, ApiKey.name.label("key_name")).outerjoin(ApiKey, ApiKey.id == UsageRecord.api_key_id)
     return query.where(*_within(workspace, period.start, period.end), *wanted.conditions())
 
 

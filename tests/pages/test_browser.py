@@ -17,6 +17,7 @@ from services import custom_scopes, keys, rotation, workspaces
 from services.actor import SYSTEM
 from services.errors import NotFound
 from services.keys import Minted
+from tests.calls import Owner, call, keep
 from tests.pages.test_frame import connect, note_refusal
 from tests.people import PASSWORD, Person, make_person
 
@@ -80,7 +81,9 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     yield "sign-up, refused"
     sign_in(window, alice)
     yield "overview"
+    note_costs(used)
     paths = ["/keys", "/keys/new", "/keys/providers", "/workspaces", "/keys/nonsense"]
+    paths += ["/usage", "/usage?range=24h", "/usage?range=30d", "/usage?model=nothing", "/playground", "/quickstart"]
     paths += [f"/keys/{used.key.id}", f"/keys/{used.key.id}/delete", f"/keys/{unused.key.id}/delete"]
     rotating = mint("Billing sync", environment="live")
     use(rotating, address="2001:db8:85a3:8d3:1319:8a2e:370:7348")
@@ -97,6 +100,17 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     for path in paths:
         window.goto(path)
         yield path
+    window.goto("/usage")
+    for table in window.get_by_text("Show as a table").all():
+        table.click()
+    yield "usage, tables open"
+    window.goto("/playground")
+    window.get_by_role("textbox", name="Message").fill("Hello, world! " * 40 + "x" * 300)
+    window.get_by_label("Model").fill("a-vendor/a-model")
+    window.get_by_role("button", name="Send").click()
+    expect(window.get_by_role("alert")).to_be_visible()
+    window.get_by_text("Show as code").click()
+    yield "playground, refused"
     window.locator(".topbar summary").click()
     yield "account menu"
     window.goto("/keys/new")
@@ -133,6 +147,30 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     yield "paused"
     window.goto("/overview")
     yield "overview, paused"
+    window.goto("/playground")
+    window.get_by_role("textbox", name="Message").fill("Hello, world!")
+    window.get_by_role("button", name="Send").click()
+    expect(window.get_by_role("heading", name="Answer")).to_be_visible()
+    yield "playground, answered"
+
+
+def note_costs(minted: Minted) -> None:
+    """Note calls whose figures are long, of more providers than a chart tells apart."""
+    owner = Owner(minted.key.workspace_id, minted.key.id, minted.key.secrets[0].id)
+    tokens = {"input_tokens": 2_000_000_000, "output_tokens": 1_234_567_890}
+    keep(
+        [
+            call(
+                owner,
+                now(),
+                provider=f"provider{number}",
+                model=f"a-vendor/a-model-with-a-long-name-{number}",
+                **tokens,
+            )
+            | {"cost_nano_usd": cost}
+            for number, cost in enumerate((9 * 10**14, 10**12, 10**9, None))
+        ]
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -163,7 +201,7 @@ def test_targets_are_large_enough_to_touch(opened: Callable[..., Page], alice: P
     mint("Production Server")
     window = opened(390)
     sign_in(window, alice)
-    for path in ("/keys", "/keys/new"):
+    for path in ("/keys", "/keys/new", "/usage", "/playground"):
         window.goto(path)
         for element in window.locator(
             "main a:visible, main button:visible, main select:visible, summary:visible"
@@ -409,7 +447,8 @@ def test_tab_goes_in_reading_order(
     use(minted)
     window = opened()
     sign_in(window, alice)
-    frame = ["Skip to content", "ARKA", "Workspace: alice", "alice@northwind.example", "Overview", "API Keys"]
+    frame = ["Skip to content", "ARKA", "Workspace: alice", "alice@northwind.example"]
+    frame += ["Overview", "Playground", "Usage & limits", "API Keys"]
 
     window.goto("/keys")
     tabs = ["ARKA API keys", "Provider keys", "Custom scopes"]

@@ -93,6 +93,15 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
         "scopes, refused": owner.submit("/keys/scopes", name="x", meaning=""),
         "remove scope": owner.open(f"/keys/scopes/{scope.id}/remove"),
         "providers, none": owner.open("/keys/providers"),
+        "usage": owner.open("/usage"),
+        "usage, by the hour": owner.open("/usage?range=24h"),
+        "usage, this month": owner.open("/usage?range=month"),
+        "usage, filtered": owner.open(f"/usage?range=30d&key={used.key.id}"),
+        "usage, nothing found": owner.open("/usage?model=nothing"),
+        "playground": owner.open("/playground"),
+        "playground, empty": owner.submit("/playground", model="", message=""),
+        "playground, refused": owner.submit("/playground", model="gpt-4o", message="Hello, world!"),
+        "quickstart": owner.open("/quickstart"),
         "not found": owner.open("/keys/nonsense"),
     }
     gone = mint("gone")
@@ -114,7 +123,11 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
     workspaces.set_plan(alice.workspace, "starter", requests_per_minute=None, actor=alice.actor)
     pages["keys, paused"] = owner.open("/keys")
     pages["overview, paused"] = owner.open("/overview")
-    pages["gate"] = Visitor(app).sign_in(solo()).open("/keys")
+    pages["quickstart, paused"] = owner.open("/quickstart")
+    pages["playground, answered"] = owner.submit("/playground", model="gpt-4o", message="Hello, world!")
+    lonely = Visitor(app).sign_in(solo())
+    pages["gate"] = lonely.open("/keys")
+    pages["usage, none"] = lonely.open("/usage")
     return pages
 
 
@@ -274,6 +287,10 @@ def test_pages_behind_the_sign_in_lead_to_it_and_back(app: Flask, visitor: Visit
         "/keys/new",
         "/keys/key_x",
         "/keys/providers",
+        "/playground",
+        "/quickstart",
+        "/usage",
+        "/usage.csv",
         "/keys/scopes",
         "/keys/refusals",
     ):

@@ -93,3 +93,41 @@ def test_every_scope_is_offered_once_reading_before_writing(alice: Person) -> No
     for group in groups:
         actions = [scope.name.partition(":")[2] == "read" for scope in group.scopes]
         assert actions == sorted(actions, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("nano_usd", "words"),
+    [
+        (None, "unknown"),
+        (0, "$0.00"),
+        (1, "$0.000000001"),
+        (4_100_000, "$0.0041"),
+        (10_000_000, "$0.01"),
+        (41_000_000, "$0.041"),
+        (500_000_000, "$0.50"),
+        (999_999_999, "$1.00"),
+        (318_400_000_000, "$318.40"),
+        (1_204_500_000_000, "$1,204.50"),
+        (-4_100_000, "−$0.0041"),
+    ],
+)
+def test_money(nano_usd: int | None, words: str) -> None:
+    assert tools.money(nano_usd) == words
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "words"),
+    [(0, 0, "0"), (0, 9, "0"), (9, 9, "100"), (1, 100_000, "0.1"), (99_999, 100_000, "99.9"), (992, 1000, "99.2")],
+)
+def test_a_share_is_nothing_or_everything_only_if_it_is(part: int, whole: int, words: str) -> None:
+    assert tools.percent(part, whole) == f"{words}\u2009%"
+
+
+@pytest.mark.parametrize(("number", "words"), [(999_999, "999,999"), (40_000_000, "40 M"), (2_500_000_000, "2.5 G")])
+def test_numbers_on_an_axis_are_short(number: int, words: str) -> None:
+    assert tools.compact(number) == words
+
+
+def test_a_bar_is_never_longer_than_its_field() -> None:
+    assert [tools.share(part, 10, 100) for part in (0, 5, 10, 99)] == [0, 50, 100, 100]
+    assert tools.share(1, 0, 100) == 0

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from blueprints.charts import bar_chart
 from blueprints.template_tools import money, thousands
-from models.base import now
+from models.base import now, transaction
 from services import keys, usage, workspaces
 from services.actor import SYSTEM
 from services.keys import Minted
@@ -207,6 +207,33 @@ def test_the_limits_are_told_with_words_and_a_bar(owner: Visitor, alice: Person,
     assert "10 of 10 Reached" in owner.open("/usage").text
     assert "The limit of requests was reached" in owner.open("/overview").text
     assert "1 call got error 429" in owner.open("/usage").text
+
+
+def test_spending_limits_are_shown_where_they_matter(
+    owner: Visitor, viewer: Visitor, alice: Person, mint: Mint
+) -> None:
+    minted = mint("Importer", environment="live")
+    keep([call(of_key(minted), now(), provider="openai", cost_nano_usd=8 * 10**9)])
+    with transaction():
+        minted.key.daily_limit_nano_usd = 8 * 10**9
+        alice.workspace.monthly_limit_nano_usd = 10 * 10**9
+    page = owner.open("/usage")
+    for words in ("$8.00 of $10.00 80.0 % used: near the limit", "$8.00 of $8.00 Reached", "Calls answer error 402"):
+        assert words in page.text
+    assert "/usage/limits" in page.links
+    assert "/usage/limits" not in viewer.open("/usage").links
+    page = owner.open(f"/keys/{minted.key.id}")
+    assert "$8.00 of $8.00 Reached" in page.text
+    assert "$8.00 of $10.00" not in page.text
+    page = owner.open("/overview")
+    assert "Cost this month $8.00 of $10.00 limit" in page.text
+    assert "$8.00 of $8.00 today. Spending limit reached." in page.text
+    header = bearer(mint("asker", scopes=["billing:read"]).secret)
+    limits = owner.one_request("GET", "/v1/billing", headers=header).json["spending_limits"]
+    assert [(one["period"], one["spent_usd"], one["limit_usd"]) for one in limits] == [
+        ("month", "8.00", "10.00"),
+        ("day", "8.00", "8.00"),
+    ]
 
 
 def test_unknown_and_estimated_costs_are_said(owner: Visitor, mint: Mint) -> None:
