@@ -172,7 +172,7 @@ def test_attempts_with_an_ended_secret_are_kept_and_told(client: FlaskClient, mi
     response = client.get("/v1/models", headers={**bearer(minted.secret), "User-Agent": "forgotten job"})
     assert response.status_code == 403
     key = keys.get_any(alice.workspace, minted.key.id)
-    (attempt,) = key_history.attempts_since(key)
+    (attempt,) = key_history.attempts_since_end(key)
     assert (attempt.address, attempt.client) == ("127.0.0.1", "forgotten job")
     assert attempt.request_id == response.headers["X-Request-Id"]
     explanation = key_history.explain(alice.workspace, attempt.request_id)
