@@ -21,7 +21,8 @@ class UsageRecord(Base):
     __tablename__ = "usage_record"
     __table_args__ = (
         Index("ix_usage_record_workspace_id_started_at", "workspace_id", "started_at"),
-        Index("ix_usage_record_api_key_id_id", "api_key_id", "id"),
+        # What a key did lately: its last use, its last calls, who used a secret since, attempts since its end.
+        Index("ix_usage_record_api_key_id_started_at", "api_key_id", "started_at"),
         # Calls in progress are few; those of a dead process have to be found.
         Index(
             "ix_usage_record_open",

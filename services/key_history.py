@@ -95,12 +95,18 @@ def asked_about(request_id: str) -> str:
     return f"{request_id}_v"
 
 
-def attempts_since(key: ApiKey) -> list[Attempt]:
-    """Return the calls with an ended secret of this key, the latest first."""
+def attempts_since_end(key: ApiKey) -> list[Attempt]:
+    """Return the calls with a secret of this key since it was deleted, the latest first."""
+    if key.deleted_at is None:
+        return []
     query = (
         select(UsageRecord)
-        .where(UsageRecord.api_key_id == key.id, UsageRecord.code == "invalid_api_key")
-        .order_by(UsageRecord.id.desc())
+        .where(
+            UsageRecord.api_key_id == key.id,
+            UsageRecord.started_at >= key.deleted_at,
+            UsageRecord.code == "invalid_api_key",
+        )
+        .order_by(UsageRecord.started_at.desc(), UsageRecord.id.desc())
     )
     rows = db.session.scalars(query.limit(MOST_ATTEMPTS))
     return [Attempt(row.started_at, row.address, row.client, row.request_id) for row in rows]
@@ -109,7 +115,8 @@ def attempts_since(key: ApiKey) -> list[Attempt]:
 def recent_calls(key: ApiKey, limit: int = 50) -> list[UsageRecord]:
     """Return the key's last calls, the latest first."""
     query = select(UsageRecord).where(UsageRecord.api_key_id == key.id)
-    return list(db.session.scalars(query.order_by(UsageRecord.id.desc()).limit(limit)))
+    latest_first = query.order_by(UsageRecord.started_at.desc(), UsageRecord.id.desc())
+    return list(db.session.scalars(latest_first.limit(limit)))
 
 
 def explain(workspace: Workspace, request_id: str) -> Explanation:

@@ -363,7 +363,7 @@ def last_uses(workspace: Workspace, key_ids: Sequence[str] | None = None) -> dic
     newest = (
         select(UsageRecord.id)
         .where(UsageRecord.api_key_id == ApiKey.id, _NO_ATTEMPT)
-        .order_by(UsageRecord.id.desc())
+        .order_by(UsageRecord.started_at.desc(), UsageRecord.id.desc())
         .limit(1)
         .scalar_subquery()
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import String, bindparam, func, insert, select, update
 
 from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
@@ -68,6 +68,8 @@ class Attempt:
     """A refused call that showed a secret of the right form which lets nobody in."""
 
     fingerprint: bytes
+    # Whose key it may have been: None for anybody's, when its holder called; else only that workspace's.
+    workspace_id: str | None
     request_id: str
     endpoint: str
     address: str
@@ -94,8 +96,9 @@ class Meter:
     def record_attempt(self, attempt: Attempt) -> None:
         """Keep an attempt with a secret that has ended. Nothing is kept when the secret was never one of ours, and it
         takes as long."""
-        values = {
+        values: dict[str, Any] = {
             "fingerprint": attempt.fingerprint,
+            "of_workspace": attempt.workspace_id,
             "request_id": attempt.request_id,
             "endpoint": attempt.endpoint,
             "started_at": now(),
@@ -331,8 +334,11 @@ _ATTEMPT = Prepared(
         [*_sent, *_found],
         select(*_sent.values(), *_found.values())
         .join(ApiKey, ApiKey.id == KeyFingerprint.api_key_id)
-        .where(KeyFingerprint.digest == bindparam("fingerprint", type_=KeyFingerprint.digest.type)),
-        # What is not named gets the database's own default, which needs no parameter.
+        .where(
+            KeyFingerprint.digest == bindparam("fingerprint", type_=KeyFingerprint.digest.type),
+            ApiKey.workspace_id == func.coalesce(bindparam("of_workspace", type_=String()), ApiKey.workspace_id),
+        ),
+        # A default of the model would become a value that nobody gives; the database has its own.
         include_defaults=False,
     )
 )

@@ -186,9 +186,8 @@ def deleted(key_id: str) -> Answer:
     key = keys.get_any(current_workspace(), key_id)
     if key.deleted_at is None:
         return redirect(url_for("keys.show", key_id=key.id), 303)
-    attempts = [attempt for attempt in key_history.attempts_since(key) if attempt.at >= key.deleted_at]
-    most = key_history.MOST_ATTEMPTS
-    return render_template("keys/deleted.html", key=key, attempts=attempts, most_attempts=most)
+    attempts = key_history.attempts_since_end(key)
+    return render_template("keys/deleted.html", key=key, attempts=attempts, most_attempts=key_history.MOST_ATTEMPTS)
 
 
 def _highest_rate() -> int:

@@ -140,6 +140,7 @@ def _endpoint() -> str:
 def _attempt(shown: Secret) -> Attempt:
     return Attempt(
         fingerprint=parts().fingerprint_digests.digest(shown.reveal()),
+        workspace_id=None,
         request_id=g.request_id,
         endpoint=_endpoint(),
         address=request.remote_addr or "",

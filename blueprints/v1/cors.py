@@ -21,19 +21,23 @@ _PREFLIGHT_SECONDS = "600"
 
 
 @bp.before_request
-def answer_preflight() -> Response | None:
-    """Answer what a browser asks before the call itself; it comes without the key, so any page may ask."""
-    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
-        return None
-    if "Origin" not in request.headers:
+def answer_options() -> Response | None:
+    """Tell the methods of an endpoint, and a browser what it asks before the call itself.
+
+    That comes without the key, so any page may ask.
+    """
+    if request.method != "OPTIONS":
         return None
     adapter = current_app.create_url_adapter(request)
     assert adapter is not None
+    methods = ", ".join(sorted(adapter.allowed_methods()))
     response = empty_response()
-    _allow_origin(response)
-    response.headers["Access-Control-Allow-Methods"] = ", ".join(sorted(adapter.allowed_methods()))
-    response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
-    response.headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
+    response.headers["Allow"] = methods
+    if "Origin" in request.headers and "Access-Control-Request-Method" in request.headers:
+        _allow_origin(response)
+        response.headers["Access-Control-Allow-Methods"] = methods
+        response.headers["Access-Control-Allow-Headers"] = _ALLOWED_HEADERS
+        response.headers["Access-Control-Max-Age"] = _PREFLIGHT_SECONDS
     return response
 
 

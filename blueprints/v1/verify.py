@@ -13,11 +13,12 @@ from blueprints.v1.objects import json_response, moment, rate_object
 from services import key_history
 from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
 from services.json_input import Fields, read_object
-from services.metering import Call, Meter
+from services.metering import Attempt, Call, Meter
 from services.parts import parts
 from services.permissions import Scope
 
 QUESTION = ("key", "scope", "cost", "address", "origin")
+ENDPOINT = "keys/verify"
 MOST_COST = 1000
 
 
@@ -39,8 +40,8 @@ def verify_key() -> Response:
         origin=origin,
     )
     verdict = judge(shown, scope, cost=cost, of_workspace=current_call().key.workspace_id)
-    if verdict.key is not None and cost > 0:
-        _record(verdict, verdict.key, address)
+    if cost > 0:
+        _record(verdict, address)
     return json_response(_answer(verdict))
 
 
@@ -67,17 +68,19 @@ def _key(key: KeyFacts) -> dict[str, object]:
     }
 
 
-def _record(verdict: Verdict, key: KeyFacts, address: str) -> None:
-    """Keep the call as a use of the key that was asked about, beside the question itself."""
-    call = Call(
-        request_id=key_history.asked_about(g.request_id),
-        key=key,
-        endpoint="keys/verify",
-        address=address or request.remote_addr or "",
-        client=request.headers.get("User-Agent"),
-    )
-    status = 200 if verdict.code is None else REASONS[verdict.code].status
-    Meter(parts().quick).record(call, status, verdict.code, verdict.details)
+def _record(verdict: Verdict, address: str) -> None:
+    """Keep the call as a use of the key that was asked about, or an attempt after its end, beside the question."""
+    request_id = key_history.asked_about(g.request_id)
+    address, client = address or request.remote_addr or "", request.headers.get("User-Agent")
+    meter = Meter(parts().quick)
+    if verdict.key is not None:
+        call = Call(request_id=request_id, key=verdict.key, endpoint=ENDPOINT, address=address, client=client)
+        status = 200 if verdict.code is None else REASONS[verdict.code].status
+        meter.record(call, status, verdict.code, verdict.details)
+    elif verdict.text is not None:
+        fingerprint = parts().fingerprint_digests.digest(verdict.text.reveal())
+        asker = current_call().key
+        meter.record_attempt(Attempt(fingerprint, asker.workspace_id, request_id, ENDPOINT, address, client))
 
 
 def _address(fields: Fields) -> str:

@@ -126,6 +126,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("cost_nano_usd", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("price_version", sa.String(length=40), nullable=True))
         batch_op.add_column(sa.Column("process_id", sa.String(length=32), nullable=True))
+        batch_op.drop_index("ix_usage_record_api_key_id_id")
+        batch_op.create_index("ix_usage_record_api_key_id_started_at", ["api_key_id", "started_at"], unique=False)
         batch_op.create_index(
             "ix_usage_record_open",
             ["process_id"],
@@ -152,6 +154,8 @@ def downgrade() -> None:
     # Calls of the playground have no key, which the table before could not hold.
     op.execute("DELETE FROM usage_record WHERE api_key_id IS NULL")
     with op.batch_alter_table("usage_record", schema=None) as batch_op:
+        batch_op.drop_index("ix_usage_record_api_key_id_started_at")
+        batch_op.create_index("ix_usage_record_api_key_id_id", ["api_key_id", "id"], unique=False)
         batch_op.drop_index(
             "ix_usage_record_open",
             sqlite_where=sa.text("ended_at IS NULL"),

@@ -81,3 +81,10 @@ def test_the_documented_pattern_and_checksum_for_scanners_find_our_keys() -> Non
             assert found[0] == key
             assert names["is_key"](key)
             assert not names["is_key"](key[:-1] + ("0" if key[-1] != "0" else "1"))
+
+
+def test_the_fields_of_a_question_about_a_key_are_documented() -> None:
+    from blueprints.v1.verify import QUESTION
+
+    text = (ROOT / "docs" / "verify.md").read_text()
+    assert tuple(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == QUESTION

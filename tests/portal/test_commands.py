@@ -132,6 +132,9 @@ def test_a_key_can_be_rotated_disabled_and_enabled_by_command(portal: Portal, ne
     assert [call(portal.port, key)[0] for key in (old, new)] == [403, 403]
     assert portal.command("key", "enable", key_id).returncode == 0
     assert [call(portal.port, key)[0] for key in (old, new)] == [200, 200]
+    assert portal.command("key", "finish", key_id).returncode == 0
+    assert [call(portal.port, key)[0] for key in (old, new)] == [403, 200]
+    assert portal.command("key", "finish", key_id).returncode == 1
 
 
 def test_inspect_tells_offline_what_a_string_is(portal: Portal, new_key: Make) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import time_machine
+from flask import Flask
 from flask.testing import FlaskClient
 
 from extensions import db
@@ -52,6 +55,41 @@ def test_at_most_two_secrets_are_alive(client: FlaskClient, mint: Mint, alice: P
         minted.append(rotate(alice, minted[0].key))
     assert [status(client, each.secret) for each in minted] == [403, 403, 200, 200]
     assert db.session.query(ApiKeySecret).count() == 2
+
+
+def at_once(app: Flask, acts: list[Callable[[], object]]) -> None:
+    """Carry the acts out in threads, each with a session of its own."""
+
+    def run(act: Callable[[], object]) -> None:
+        with app.app_context():
+            try:
+                act()
+            except NotFound:
+                pass
+            finally:
+                db.session.remove()
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        list(pool.map(run, acts))
+    db.session.rollback()
+
+
+def test_rotations_at_the_same_time_leave_two_secrets(
+    app: Flask, client: FlaskClient, mint: Mint, alice: Person
+) -> None:
+    minted, made = mint(), []
+    at_once(app, [lambda: made.append(rotate(alice, minted.key).secret)] * 6)
+    assert db.session.query(ApiKeySecret).count() == 2
+    assert sorted(status(client, secret) for secret in made) == [200, 200, 403, 403, 403, 403]
+
+
+def test_no_rotation_outlives_a_deletion_at_the_same_time(app: Flask, mint: Mint, alice: Person) -> None:
+    for _ in range(3):
+        minted = mint()
+        end = functools.partial(keys.delete, alice.workspace, minted.key.id, actor=alice.actor)
+        turn = functools.partial(rotate, alice, minted.key, "now")
+        at_once(app, [turn, end, turn, turn])
+        assert db.session.query(ApiKeySecret).count() == 0
 
 
 def test_a_clock_that_is_put_back_confuses_no_two_secrets(client: FlaskClient, mint: Mint, alice: Person) -> None:
@@ -172,7 +210,7 @@ def test_attempts_with_an_ended_secret_are_kept_and_told(client: FlaskClient, mi
     response = client.get("/v1/models", headers={**bearer(minted.secret), "User-Agent": "forgotten job"})
     assert response.status_code == 403
     key = keys.get_any(alice.workspace, minted.key.id)
-    (attempt,) = key_history.attempts_since(key)
+    (attempt,) = key_history.attempts_since_end(key)
     assert (attempt.address, attempt.client) == ("127.0.0.1", "forgotten job")
     assert attempt.request_id == response.headers["X-Request-Id"]
     explanation = key_history.explain(alice.workspace, attempt.request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import UsageRecord
 from models.base import now
-from services import custom_scopes, keys, rotation, workspaces
+from services import custom_scopes, key_history, keys, rotation, workspaces
 from services.key_format import KeyFormat
 from services.restrictions import Restrictions
 from services.secret import Secret
@@ -87,7 +88,8 @@ def test_a_good_key_is_confirmed(ask: Ask, mint: Mint) -> None:
 
 def test_keys_of_others_look_exactly_like_unknown_ones(ask: Ask, mint: Mint, alice: Person, charlie: Person) -> None:
     foreign, deleted, rotated = mint(owner=charlie), mint(), mint()
-    frozen = mint(owner=charlie)
+    frozen, gone = mint(owner=charlie), mint(owner=charlie)
+    keys.delete(charlie.workspace, gone.key.id, actor=charlie.actor)
     keys.disable(charlie.workspace, frozen.key.id, actor=charlie.actor)
     keys.delete(alice.workspace, deleted.key.id, actor=alice.actor)
     rotation.rotate(alice.workspace, rotated.key.id, actor=alice.actor, until=None)
@@ -95,6 +97,7 @@ def test_keys_of_others_look_exactly_like_unknown_ones(ask: Ask, mint: Mint, ali
     for text in (
         foreign.secret.reveal(),
         frozen.secret.reveal(),
+        gone.secret.reveal(),
         deleted.secret.reveal(),
         rotated.secret.reveal(),
         unknown,
@@ -110,6 +113,19 @@ def test_keys_of_others_look_exactly_like_unknown_ones(ask: Ask, mint: Mint, ali
         assert ask(text, scope="models:read") == UNKNOWN
     # Nothing of it is counted for, or kept about, the stranger's key.
     assert db.session.query(UsageRecord).filter_by(workspace_id=charlie.workspace_id).count() == 0
+
+
+def test_an_ended_key_that_a_service_asks_about_is_an_attempt_with_it(ask: Ask, mint: Mint, alice: Person) -> None:
+    minted = mint("gone")
+    keys.delete(alice.workspace, minted.key.id, actor=alice.actor)
+    assert ask(minted.secret, cost=0) == UNKNOWN
+    assert key_history.attempts_since_end(minted.key) == []
+    assert ask(minted.secret, address="203.0.113.9") == UNKNOWN
+    (attempt,) = key_history.attempts_since_end(minted.key)
+    assert attempt.address == "203.0.113.9"
+    explained = key_history.explain(alice.workspace, attempt.request_id)
+    assert explained.failed is not None
+    assert explained.failed.name == "known"
 
 
 def test_asking_about_many_unknown_keys_slows_nobody_down(environment: dict[str, str], request: Any) -> None:
@@ -369,6 +385,23 @@ def test_a_preflight_is_answered_for_every_origin_without_a_key(client: FlaskCli
         "Access-Control-Max-Age": "600",
     }
     assert "Origin" in response.headers["Vary"]
+
+
+def test_every_endpoint_answers_a_preflight_with_its_own_methods(app: Flask, client: FlaskClient) -> None:
+    rules = [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/v1/")]
+    for rule in rules:
+        path = re.sub(r"<[^>]+>", "x", rule.rule)
+        methods = set().union(*(other.methods or () for other in rules if other.rule == rule.rule))
+        for method in methods:
+            asked = {"Origin": SHOP, "Access-Control-Request-Method": method}
+            response = client.options(path, headers=asked)
+            assert (response.status_code, response.data) == (204, b"")
+            assert methods <= set(cors_of(response)["Access-Control-Allow-Methods"].split(", ")), path
+        plain = client.options(path)
+        assert (plain.status_code, plain.data, "Content-Type" in plain.headers) == (204, b"", False)
+        assert methods <= set(plain.headers["Allow"].split(", "))
+        assert plain.headers["X-Request-Id"].startswith("req_")
+        assert cors_of(plain) == {}
 
 
 def test_other_options_and_the_pages_know_no_cors(client: FlaskClient) -> None:
