@@ -5,11 +5,13 @@ from __future__ import annotations
 from flask import Flask
 
 import config
-from commands import audit, key, provider, scope, serve, user, workspace
+from commands import audit, backup, key, provider, scope, serve, user, workspace
 
 
 def init_app(app: Flask, settings: config.Settings) -> None:
     """Register every command."""
     for group in (audit.group, key.group, provider.group, scope.group, user.group, workspace.group):
         app.cli.add_command(group)
+    app.cli.add_command(backup.backup)
+    app.cli.add_command(backup.restore)
     app.cli.add_command(serve.command(settings))

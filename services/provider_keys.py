@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from extensions import db
 from models import ProviderKey, Workspace
@@ -91,6 +91,18 @@ def unseal(sealed: Sealed) -> Secret:
             "The provider key of this workspace cannot be decrypted. Its owner must save it again.",
             code="provider_key_unreadable",
         ) from error
+
+
+def unreadable_in(connection: Connection) -> int:
+    """Return how many provider keys of a database cannot be opened here."""
+    query = select(ProviderKey.workspace_id, ProviderKey.provider, ProviderKey.id, ProviderKey.sealed)
+    unreadable = 0
+    for workspace_id, provider_name, row_id, record in connection.execute(query):
+        try:
+            parts().vault.open(record, _place(workspace_id, provider_name, row_id))
+        except CannotDecrypt:
+            unreadable += 1
+    return unreadable
 
 
 def _provider(name: str) -> Provider:

@@ -34,6 +34,11 @@ class Vault:
         self._ciphers = {key_id(key): AESGCM(key) for key in master_keys}
         self.active_key_id = key_id(master_keys[0])
 
+    @property
+    def key_ids(self) -> list[str]:
+        """The public names of the keys in the ring."""
+        return list(self._ciphers)
+
     def seal(self, secret: Secret, place: str) -> str:
         """Encrypt ``secret`` for ``place`` with a fresh random nonce of 96 bits (NIST SP 800-38D)."""
         nonce = os.urandom(_NONCE_BYTES)
