@@ -19,7 +19,7 @@ from flask.cli import with_appcontext
 
 import config
 from commands.tools import refusals_told
-from services import accounts, first_start
+from services import accounts, first_start, instance_lock
 
 _START_SECONDS = 30
 # A server that dies at once, time after time, is started again more and more slowly.
@@ -36,8 +36,12 @@ def command(settings: config.Settings) -> click.Command:
     def serve() -> None:
         """Start the portal: upgrade the database, serve, and show how to begin."""
         _refuse_taken_port(settings)
-        flask_migrate.upgrade()
-        sys.exit(_Server(settings).run(lambda: _welcome(settings)))
+        try:
+            with instance_lock.serving(settings.instance_path) as lock:
+                flask_migrate.upgrade()
+                sys.exit(_Server(settings, lock).run(lambda: _welcome(settings)))
+        except instance_lock.InUse:
+            raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
 
     return serve
 
@@ -45,8 +49,10 @@ def command(settings: config.Settings) -> click.Command:
 class _Server:
     """The server process: started, watched and started again when it dies, stopped when we are told to stop."""
 
-    def __init__(self, settings: config.Settings) -> None:
+    def __init__(self, settings: config.Settings, lock: int) -> None:
         self._settings = settings
+        # The server holds it as well, so that no restore begins while a worker is left.
+        self._lock = lock
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
@@ -57,7 +63,9 @@ class _Server:
         failures, greeted = 0, False
         while not self._stopping:
             began = time.monotonic()
-            self._process = subprocess.Popen([sys.executable, "-m", "server", str(os.getpid())], cwd=config.ROOT)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "server", str(os.getpid())], cwd=config.ROOT, pass_fds=(self._lock,)
+            )
             if not greeted and self._wait_until_up():
                 click.echo(welcome())
                 greeted = True

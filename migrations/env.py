@@ -30,6 +30,8 @@ def run(connection: Connection) -> None:
 
     On SQLite the transaction takes the write lock at its beginning; PostgreSQL needs a lock of our own.
     """
+    if not connection.in_transaction():
+        connection.begin()
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
     context.configure(
@@ -38,7 +40,7 @@ def run(connection: Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=render_item,
         compare_type=True,
-        # Ours begins by itself, so an upgrade that fails leaves nothing half done on SQLite either.
+        # We have begun one, so an upgrade that fails leaves nothing half done on SQLite either.
         transactional_ddl=True,
     )
     with context.begin_transaction():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import bindparam, case, func, select, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from extensions import db
 from models import ProviderKey, UsageRecord, Workspace
@@ -310,6 +310,18 @@ def _cleaned(words: str | None, sealed: Sealed) -> str:
         return without_key(words, parts().vault.open(sealed.record, sealed.place))
     except CannotDecrypt:
         return without_key_like(words)
+
+
+def unreadable_in(connection: Connection) -> int:
+    """Return how many provider keys of a database cannot be opened here."""
+    query = select(ProviderKey.workspace_id, ProviderKey.provider, ProviderKey.id, ProviderKey.sealed)
+    unreadable = 0
+    for workspace_id, provider_name, row_id, record in connection.execute(query):
+        try:
+            parts().vault.open(record, place_of(workspace_id, provider_name, row_id))
+        except CannotDecrypt:
+            unreadable += 1
+    return unreadable
 
 
 def get_provider(name: str) -> Provider:

@@ -59,6 +59,11 @@ class Vault:
         except (OSError, ValueError) as error:
             _log.error("master key file cannot be read", path=str(self.file.path), reason=type(error).__name__)
 
+    @property
+    def key_ids(self) -> list[str]:
+        """The public names of the keys in the ring."""
+        return list(self._ciphers)
+
     def seal(self, secret: Secret, place: str) -> str:
         """Encrypt ``secret`` for ``place`` with a fresh random nonce of 96 bits (NIST SP 800-38D).
 

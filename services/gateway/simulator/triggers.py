@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services import spending
+from services import spending, spending_counters
 from services.errors import PortalError, ProviderFailed, RateLimited, ServiceUnavailable, SpendingLimitReached
 from services.gate import REASONS
 from services.money import NANO_PER_USD
@@ -114,9 +114,9 @@ def _refusal(code: str, challenge: str, **details: object) -> PortalError:
 
 def _spending_limit_reached(created: int) -> SpendingLimitReached:
     """A month's limit of which nothing is left."""
-    month = spending.period_start("month", datetime.fromtimestamp(created, UTC))
-    limit = spending.Limit("key", "", "month", month, _LIMIT_NANO_USD)
-    details = spending.Counted(limit, spent=_LIMIT_NANO_USD, held=0).details()
+    month = spending_counters.period_start("month", datetime.fromtimestamp(created, UTC))
+    limit = spending_counters.Limit("key", "", "month", month, _LIMIT_NANO_USD)
+    details = spending_counters.Counted(limit, spent=_LIMIT_NANO_USD, held=0).details()
     return SpendingLimitReached(spending.sentence(details), details=details)
 
 

@@ -1,0 +1,242 @@
+"""Backup and restore: every row of the portal in one file, whichever database it comes from or goes to.
+
+A backup is one reading transaction, so it is consistent while the portal serves. It holds no key: without the signing
+key no API key in it works, and without the master keys no provider key in it opens. A restore loads the whole file
+into a scratch database and checks it there, and then replaces everything in one transaction of the portal's own
+database, or nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import current_app
+from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, select, text
+from sqlalchemy import exc as database_errors
+
+from extensions import db
+from models import ServerProcess
+from models.base import now
+from services import backup_file, instance_lock, provider_keys, rows, schema
+from services.backup_file import Manifest, Reader
+from services.errors import InvalidRequest
+from services.parts import parts
+
+# Sessions that were ended since the backup must not come back to life, and processes and their work are of their time.
+_LEFT_OUT = {"login_session", "server_process", "job"}
+# Whoever else works with the database, a console for example, may hold a restore up no longer than this.
+_LOCK_SECONDS = 10
+
+
+class RestoreRefused(InvalidRequest):
+    """Nothing was changed; the message says why."""
+
+    code = "restore_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class KeysNeeded:
+    """Whether the keys of this instance are those that a backup needs."""
+
+    signing_key: bool
+    master_keys: bool
+
+
+def make(path: Path) -> Manifest:
+    """Write every row into the file, which takes the place of an earlier one when it is whole.
+
+    Raises InvalidRequest when the database has no tables, or those of a newer version, and OSError.
+    """
+    with _snapshot() as connection:
+        revision = schema.revision_of(connection)
+        if revision is None or not schema.is_known(revision):
+            raise InvalidRequest("The database has no tables yet, or those of a newer version of the portal.")
+        with backup_file.writing(path) as writer:
+            for table in _kept_tables(schema.tables_at(revision)):
+                columns = [str(column.name) for column in table.columns]
+                writer.add(str(table.name), columns, rows.read(connection, table))
+            return writer.finish(
+                revision=revision, signing_key=_signing_key_mark(), master_keys=sorted(parts().vault.key_ids)
+            )
+
+
+def restore(path: Path, *, replace: bool = False, with_other_keys: bool = False) -> Manifest:
+    """Put what a backup holds in the place of everything there is.
+
+    ``replace`` allows that there is something; ``with_other_keys`` allows that API keys will not work and provider
+    keys not open here. Raises RestoreRefused, and then nothing has changed; OSError when the file cannot be read.
+    """
+    try:
+        with instance_lock.alone(Path(current_app.instance_path)), backup_file.reading(path) as file:
+            _check_that_it_fits(file.manifest, with_other_keys)
+            _check_target(replace)
+            with _scratch(file, with_other_keys) as scratch:
+                _replace_everything(scratch)
+            return file.manifest
+    except instance_lock.InUse:
+        raise RestoreRefused("The portal is serving, or another restore is under way. Stop it first.") from None
+    except backup_file.Damaged as error:
+        raise RestoreRefused(f"{path} {error}. Nothing was changed.") from error
+
+
+# ---- Making
+
+
+@contextmanager
+def _snapshot() -> Iterator[Connection]:
+    """Give a connection that sees the database as it is at one moment."""
+    engine = db.engine
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with engine.connect() as connection:
+        yield connection
+
+
+def _kept_tables(tables: MetaData) -> list[Table]:
+    """Return the tables of a backup, each after those that it points at."""
+    return [table for table in tables.sorted_tables if table.name not in _LEFT_OUT]
+
+
+def _signing_key_mark() -> str:
+    """Return what tells one signing key from another: a digest that no API key can have."""
+    return parts().key_digests.digest("backup").hex()
+
+
+# ---- Checking
+
+
+def _check_that_it_fits(manifest: Manifest, with_other_keys: bool) -> None:
+    if not schema.is_known(manifest.revision):
+        raise RestoreRefused("The backup was made by a newer version of the portal. Install that one first.")
+    expected = {
+        table.name: [column.name for column in table.columns]
+        for table in _kept_tables(schema.tables_at(manifest.revision))
+    }
+    if expected != {name: part.columns for name, part in manifest.tables.items()}:
+        raise RestoreRefused("The backup does not hold the tables of the version that made it.")
+    if manifest.signing_key != _signing_key_mark() and not with_other_keys:
+        raise RestoreRefused(
+            "The signing key here is not the one the backup was made with, so no API key would work. "
+            "Give ARKA_SECRET_KEY that key, or let everybody make new keys: --with-other-keys."
+        )
+
+
+def _check_target(replace: bool) -> None:
+    with db.engine.connect() as connection:
+        revision = schema.revision_of(connection)
+        if revision is None:
+            return
+        if not schema.is_known(revision):
+            raise RestoreRefused("The database has the tables of a newer version of the portal.")
+        _check_that_nobody_serves(connection)
+        workspaces, people = (rows.count(connection, db.metadata.tables[name]) for name in ("workspace", "user"))
+    if (workspaces or people) and not replace:
+        raise RestoreRefused(
+            f"There are {workspaces} workspaces and {people} people here, who would be replaced. "
+            "Make a backup of them if they matter, then say --yes."
+        )
+
+
+def _check_that_nobody_serves(connection: Connection) -> None:
+    """Servers on other machines hold no lock of ours, but tell in the database that they are alive."""
+    if not inspect(connection).has_table(ServerProcess.__tablename__):
+        return
+    alive = connection.execute(
+        select(ServerProcess.node, ServerProcess.alive_until)
+        .where(ServerProcess.alive_until > now())
+        .order_by(ServerProcess.alive_until.desc())
+    ).first()
+    if alive is not None:
+        raise RestoreRefused(
+            f"A portal is serving on {alive.node}. Stop it first; if it was killed, wait until "
+            f"{alive.alive_until:%H:%M:%S} UTC."
+        )
+
+
+@contextmanager
+def _scratch(file: Reader, with_other_keys: bool) -> Iterator[Connection]:
+    """Give a SQLite database of our own that holds the backup, upgraded and checked."""
+    with tempfile.TemporaryDirectory(prefix="restore-", dir=current_app.instance_path) as folder:
+        engine = create_engine(f"sqlite:///{folder}/scratch.db", hide_parameters=True)
+        try:
+            with engine.connect() as connection:
+                connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+                _load(connection, file)
+                _check_loaded(connection, with_other_keys)
+                yield connection
+        finally:
+            engine.dispose()
+
+
+def _load(connection: Connection, file: Reader) -> None:
+    manifest = file.manifest
+    schema.upgrade(connection, manifest.revision)
+    try:
+        for table in _kept_tables(schema.tables_at(manifest.revision)):
+            _empty(connection, [table])
+            rows.write(connection, table, file.rows(table.name))
+    except (ValueError, TypeError, database_errors.SQLAlchemyError) as error:
+        raise RestoreRefused("The backup holds rows that the database does not take.") from error
+    schema.upgrade(connection)
+    connection.commit()
+
+
+def _check_loaded(connection: Connection, with_other_keys: bool) -> None:
+    if connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
+        raise RestoreRefused("The backup holds rows that point at others which it does not hold.")
+    unreadable = provider_keys.unreadable_in(connection)
+    if unreadable and not with_other_keys:
+        raise RestoreRefused(
+            f"{unreadable} provider keys in the backup cannot be opened with the master keys here. Give "
+            "ARKA_MASTER_KEY the key they were sealed with, or let them be saved again: --with-other-keys."
+        )
+
+
+# ---- Replacing
+
+
+def _replace_everything(scratch: Connection) -> None:
+    tables = schema.tables_at(schema.head()).sorted_tables
+    # A read that this process has begun would be in our own way.
+    db.session.remove()
+    with db.engine.connect() as target:
+        if target.dialect.name == "sqlite":
+            # It has to be said before the transaction; the scratch database has been checked.
+            target.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+        else:
+            target.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+        target = target.execution_options(begin_immediate=True)
+        schema.upgrade(target)
+        _empty(target, tables)
+        for table in tables:
+            written = rows.write(target, table, rows.read(scratch, table))
+            assert written == rows.count(target, table) == rows.count(scratch, table)
+        if target.dialect.name == "postgresql":
+            _number_on(target, tables)
+        target.commit()
+    # Connections from before must not be used with settings from within.
+    db.engine.dispose()
+
+
+def _empty(connection: Connection, tables: list[Table]) -> None:
+    if connection.dialect.name == "postgresql":
+        quoted = ", ".join(connection.dialect.identifier_preparer.format_table(table) for table in tables)
+        connection.execute(text(f"TRUNCATE TABLE {quoted}"))
+        return
+    for table in reversed(tables):
+        connection.execute(table.delete())
+
+
+def _number_on(connection: Connection, tables: list[Table]) -> None:
+    """Let the numbers that the database gives to new rows begin after those that were restored."""
+    for table in tables:
+        for column in table.primary_key:
+            name = connection.dialect.identifier_preparer.format_table(table)
+            sequence = connection.execute(select(func.pg_get_serial_sequence(name, column.name))).scalar()
+            if sequence is not None:
+                highest = select(func.coalesce(func.max(column), 0) + 1).scalar_subquery()
+                connection.execute(select(func.setval(sequence, highest, False)))
