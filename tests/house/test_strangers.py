@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import select, text
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -81,15 +81,27 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
 # What is named besides the address: (method, path, name) -> the kind it finds among one's own.
 FIELDS: dict[tuple[str, str, str], str] = {
     ("GET", "/keys/refusals", "request_id"): "refused_call",
+    ("GET", "/usage", "key"): "key",
+    ("GET", "/usage.csv", "key"): "key",
     ("GET", "/v1/keys", "cursor"): "key",
+    ("GET", "/v1/usage", "key"): "key",
+    ("GET", "/v1/usage/calls", "key"): "key",
     ("POST", "/workspaces", "workspace"): "workspace",
+}
+PROVIDER_ROUTES = {
+    "/keys/providers/<name>/update",
+    "/keys/providers/<name>/test",
+    "/keys/providers/<name>/delete",
+    "/v1/providers/<name>",
+    "/v1/providers/<name>/test",
 }
 NAME_NO_THING = {
     "/assets/<version>/<name>": "a file that everybody may read",
     "/setup/<token>": "a secret of the operator's, tested with the set-up",
     "/v1/models/<path:model_id>": "a model of the providers",
+    **dict.fromkeys(PROVIDER_ROUTES, "a provider that the operator offers to everybody"),
 }
-WORDS = {"q", "status", "page", "limit", "next", "scope", "email"}
+WORDS = {"q", "status", "page", "limit", "next", "scope", "email", "group_by", "model", "provider"}
 
 _CHANGING = re.compile(r"req_[0-9a-f]{24}|name=\"csrf_token\"[^>]*")
 
@@ -185,10 +197,15 @@ def nobodys(thing: str) -> str:
     return f"{prefix}_{'0' * len(rest)}" if rest else "0" * len(thing)
 
 
+def arguments_of(rule: Rule) -> set[str]:
+    """The arguments that come from the address."""
+    return set(rule.arguments) - set(rule.defaults or ())
+
+
 def naming_routes(app: Flask) -> Iterator[tuple[str, Rule]]:
     """Every route that takes an argument which may name a thing, with each of its methods."""
     for rule in app.url_map.iter_rules():
-        if rule.arguments and rule.rule not in NAME_NO_THING:
+        if arguments_of(rule) and rule.rule not in NAME_NO_THING:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 yield method, rule
 
@@ -237,7 +254,7 @@ def asked_by_field(asker: Asker, foreign: Things) -> Iterator[Asked]:
 
 
 def test_every_route_that_names_a_thing_is_known_here(app: Flask) -> None:
-    found = {(method, rule.rule): set(rule.arguments) for method, rule in naming_routes(app)}
+    found = {(method, rule.rule): arguments_of(rule) for method, rule in naming_routes(app)}
     known = {route: set(kinds) for route, (kinds, _) in ROUTES.items()}
     assert found == known, "enter the route in ROUTES, or say in NAME_NO_THING why its argument names no thing"
     assert all(kind in Things.__dataclass_fields__ for kinds, _ in ROUTES.values() for kind in kinds.values())
@@ -249,7 +266,10 @@ def test_every_argument_of_a_query_is_known_here() -> None:
         for path in ROOT.glob("blueprints/**/*.py")
         for name in re.findall(r"request\.(?:args|form|values)(?:\.get(?:list)?\(|\[)\"(\w+)\"", path.read_text())
     }
-    assert read == WORDS | {name for _, _, name in FIELDS}, "enter it in FIELDS if it names a thing, else in WORDS"
+    # The usage page reads its filters by a loop.
+    assert read | {"key"} == WORDS | {name for _, _, name in FIELDS}, (
+        "enter it in FIELDS if it names a thing, else in WORDS"
+    )
 
 
 def test_a_strangers_things_are_as_absent_as_what_never_was(
@@ -289,6 +309,35 @@ def test_ones_own_things_are_found_by_the_same_requests(app: Flask, asker: Asker
         if status >= 400:
             wrong.append((*field, status))
     assert wrong == []
+
+
+def test_a_strangers_provider_key_is_neither_seen_nor_touched(
+    app: Flask, asker: Asker, alice: Person, charlie: Person
+) -> None:
+    """The name of a provider says nothing; whose key is meant is the workspace's matter."""
+    make_things(app, charlie)
+    before = dump()["provider_key"]
+    rules = {rule.rule: rule for rule in app.url_map.iter_rules() if rule.rule in PROVIDER_ROUTES}
+    assert set(rules) == PROVIDER_ROUTES
+    for path, rule in rules.items():
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS", "PUT"}):
+            assert asker.ask(method, path.replace("<name>", "openai"), {"key": GOOD_KEY}).status_code == 404
+    assert dump()["provider_key"] == before
+    assert asker.ask("PUT", "/v1/providers/openai", {"key": GOOD_KEY, "verify": False}).status_code == 201
+    assert set(before) <= set(dump()["provider_key"])
+    assert asker.ask("DELETE", "/v1/providers/openai", {}).status_code == 200
+    assert dump()["provider_key"] == before
+
+
+def test_a_place_in_a_strangers_list_of_calls_is_no_place(app: Flask, asker: Asker, charlie: Person) -> None:
+    foreign = make_things(app, charlie)
+    row = db.session.scalars(select(UsageRecord.id).where(UsageRecord.request_id == foreign.refused_call)).one()
+    answers = []
+    for number in (row, row + 1_000_000):
+        cursor = base64.urlsafe_b64encode(str(number).encode()).decode().rstrip("=")
+        answers.append(said(asker.ask("GET", "/v1/usage/calls", {}, cursor=cursor)))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 400
 
 
 def test_no_list_shows_a_strangers_things(app: Flask, asker: Asker, alice: Person, charlie: Person) -> None:
