@@ -283,6 +283,16 @@ class TestBytes:
         response = client.post(CHAT, headers=live, json={"model": "m", "messages": []})
         assert (response.content_type, response.get_data()) == ("application/json", body)
 
+    def test_an_answer_that_ends_before_its_length_is_not_taken_for_whole(
+        self, client: FlaskClient, live: dict[str, str], recorder: Recorder
+    ) -> None:
+        recorder.pieces = [
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n",
+            b'{"choices": [], "usage": {}}',
+        ]
+        response = client.post(CHAT, headers=live, json={"model": "m", "messages": []})
+        assert (response.status_code, error_of(response)["code"]) == (503, "provider_unreachable")
+
 
 def test_usage_is_not_asked_of_who_tells_it_anyway_or_does_not_know_how(
     client: FlaskClient, live: dict[str, str], openai: FakeProvider, connect: Connect
