@@ -425,8 +425,8 @@ def test_generate_answers_a_prompt_with_a_text(client: FlaskClient, live: dict[s
     row = the_row()
     assert (row.endpoint, row.requested_model, row.model) == ("generate", "arkabrain", told["model"])
     assert told["usage"] == {
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
+        "prompt_tokens": row.input_tokens,
+        "completion_tokens": row.output_tokens,
         "total_tokens": 4,
         "estimated": False,
     }
