@@ -87,7 +87,7 @@ def check(provider: Provider, key: Secret, upstream: Upstream) -> Finding:
 
 def _answer(question: _Question, found: Future[Finding]) -> None:
     try:
-        found.set_result(_CHECKS.get(question.provider.name, _by_list)(question))
+        found.set_result(_CHECKS.get(question.provider.key_check, _by_list)(question))
     except Unreachable as error:
         found.set_result(Finding(UNREACHABLE, error.reason))
     except BaseException as error:

@@ -30,8 +30,8 @@ def generate(call: Call, body: bytes, headers: Mapping[str, str]) -> dict[str, A
         "text": _text_of(told),
         "model": call.model,
         "usage": {
-            "input_tokens": call.input_tokens,
-            "output_tokens": call.output_tokens,
+            "prompt_tokens": call.input_tokens,
+            "completion_tokens": call.output_tokens,
             "total_tokens": (call.input_tokens or 0) + (call.output_tokens or 0),
             "estimated": call.estimated,
         },

@@ -16,9 +16,7 @@ class Provider:
     name: str
     title: str
     base_url: str
-    # What a saved key is tried with: an authenticated GET that costs nothing.
-    check_path: str = "/models"
-    # How a key is checked: as OpenAI's, as OpenRouter's, or by the list of models alone.
+    # How a key is checked (services/provider_check.py): as OpenAI's, as OpenRouter's, or by the list of models alone.
     key_check: str = "models"
     # Where a customer finds a key: an address, or words; empty when nobody said.
     keys_url: str = ""
@@ -41,9 +39,7 @@ def provider_table(
 ) -> dict[str, Provider]:
     """Return the providers by name, the one to prefer first.
 
-    The check of OpenRouter is https://openrouter.ai/docs/api-reference/api-keys/get-current-api-key; OpenAI has no
-    such call, so its list of models serves. OpenRouter ends every stream with its usage, unasked
-    (https://openrouter.ai/docs/use-cases/usage-accounting).
+    OpenRouter ends every stream with its usage, unasked (https://openrouter.ai/docs/use-cases/usage-accounting).
     """
     rows = (
         Provider(
@@ -53,7 +49,6 @@ def provider_table(
             "openrouter",
             "OpenRouter",
             openrouter_base_url,
-            check_path="/key",
             key_check="openrouter",
             keys_url="https://openrouter.ai/settings/keys",
             names_have_vendor=True,

@@ -283,6 +283,16 @@ class TestBytes:
         response = client.post(CHAT, headers=live, json={"model": "m", "messages": []})
         assert (response.content_type, response.get_data()) == ("application/json", body)
 
+    def test_an_answer_that_ends_before_its_length_is_not_taken_for_whole(
+        self, client: FlaskClient, live: dict[str, str], recorder: Recorder
+    ) -> None:
+        recorder.pieces = [
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n",
+            b'{"choices": [], "usage": {}}',
+        ]
+        response = client.post(CHAT, headers=live, json={"model": "m", "messages": []})
+        assert (response.status_code, error_of(response)["code"]) == (503, "provider_unreachable")
+
 
 def test_usage_is_not_asked_of_who_tells_it_anyway_or_does_not_know_how(
     client: FlaskClient, live: dict[str, str], openai: FakeProvider, connect: Connect
@@ -415,8 +425,8 @@ def test_generate_answers_a_prompt_with_a_text(client: FlaskClient, live: dict[s
     row = the_row()
     assert (row.endpoint, row.requested_model, row.model) == ("generate", "arkabrain", told["model"])
     assert told["usage"] == {
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
+        "prompt_tokens": row.input_tokens,
+        "completion_tokens": row.output_tokens,
         "total_tokens": 4,
         "estimated": False,
     }
