@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, select, update
 from extensions import db
 from models import ApiKey, AuditEvent, ServerProcess, SpendingCounter, SpendingHold, UsageRecord
 from models.base import now, transaction
-from models.quick import DatabaseUnavailable
+from models.quick import DatabaseUnavailable, Quick
 from services import keys, metering, server_processes, spending
 from services.errors import DatabaseAway, SpendingLimitReached, UnknownPrice
 from services.gate import KeyFacts, Presented, judge
@@ -387,21 +387,32 @@ def test_a_call_wrongly_taken_for_dead_still_counts_once(app: Flask, facts: Fact
     assert [(row.code, row.cost_nano_usd) for row in rows_of(UsageRecord)] == [(None, 10 * OUTPUT_TOKEN)]
 
 
+@pytest.mark.parametrize("moment", ["before a stream", "after a stream", "after an answer"])
 def test_a_hold_that_could_not_be_settled_is_released_by_its_own_process(
-    app: Flask, facts: Facts, monkeypatch: pytest.MonkeyPatch
+    app: Flask, facts: Facts, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     key = facts(monthly_limit_nano_usd=USD)
     call = call_of(key)
     spending.hold(call, ROUTES, input_tokens=0, output_tokens=10)
+    meter = Meter(parts().quick)
+    if moment == "after a stream":
+        meter.open(call, 200)
 
     def away(*_: Any) -> Any:
         raise DatabaseUnavailable
 
+    act = {
+        "before a stream": lambda: meter.open(call, 200),
+        "after a stream": lambda: finish(call, 5, streamed=True),
+        "after an answer": lambda: finish(call, 5),
+    }[moment]
     with monkeypatch.context() as patch:
+        # The last statement fails, so that what went before it has to be undone.
         patch.setattr(spending, "settle", away)
+        patch.setattr(Quick, "run", away)
         with pytest.raises(DatabaseAway):
-            finish(call, 5)
-    assert rows_of(UsageRecord) == []
+            act()
+    assert [row.ended_at for row in rows_of(UsageRecord)] == ([None] if moment == "after a stream" else [])
     assert counter(key.key_id) == (0, 10 * OUTPUT_TOKEN)
     spending.release_abandoned()
     assert counter(key.key_id) == (0, 0)
