@@ -73,11 +73,18 @@ def test_the_labelled_set_is_large_even_and_split_cleanly() -> None:
 
 
 def test_what_the_user_says_now_counts_more_than_what_the_system_message_says() -> None:
-    system = {"role": "system", "content": "You are an expert Python and JavaScript programmer."}
-    request = {"messages": [system, {"role": "user", "content": "Write a poem about the sea and an email to my aunt."}]}
-    assert decide(request).choice.task == "writing"
-    request["messages"][1]["content"] = "And what about this one?"
-    assert decide(request).choice.task == "coding" or decide(request).judgement.scores["coding"] > 0
+    system = {"role": "system", "content": "You know Python and JavaScript."}
+    said = [system, {"role": "user", "content": "A poem about the sea."}]
+    assert decide({"messages": said}).choice.task == "writing"
+    assert decide({"messages": [system, {"role": "user", "content": "And this one?"}]}).choice.task == "coding"
+
+
+def test_a_short_question_is_understood_by_what_was_said_before() -> None:
+    before = [{"role": "user", "content": "Fix my Python code."}, {"role": "assistant", "content": "Done."}]
+    assert decide({"messages": [*before, {"role": "user", "content": "And this one?"}]}).choice.task == "coding"
+    assert (
+        decide({"messages": [*before, {"role": "user", "content": "A poem about the sea."}]}).choice.task == "writing"
+    )
 
 
 def test_a_long_conversation_is_long_context_by_the_length_of_all_of_it() -> None:
