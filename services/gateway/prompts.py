@@ -29,10 +29,11 @@ class Prompt:
 
 def read(endpoint: str, request: dict[str, Any]) -> Prompt:
     """Return what a request to one of the gateway's endpoints says."""
-    prompt = Prompt(has_tools=bool(request.get("tools") or request.get("functions")))
+    prompt = Prompt()
     if endpoint in ("completions", "embeddings"):
         _read_texts(prompt, request.get("prompt" if endpoint == "completions" else "input"))
     else:
+        prompt.has_tools = bool(request.get("tools") or request.get("functions"))
         instructions = request.get("instructions")
         if endpoint == "responses" and isinstance(instructions, str):
             _take(prompt, "system", instructions)

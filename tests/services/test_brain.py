@@ -73,11 +73,18 @@ def test_the_labelled_set_is_large_even_and_split_cleanly() -> None:
 
 
 def test_what_the_user_says_now_counts_more_than_what_the_system_message_says() -> None:
-    system = {"role": "system", "content": "You are an expert Python and JavaScript programmer."}
-    request = {"messages": [system, {"role": "user", "content": "Write a poem about the sea and an email to my aunt."}]}
-    assert decide(request).choice.task == "writing"
-    request["messages"][1]["content"] = "And what about this one?"
-    assert decide(request).choice.task == "coding" or decide(request).judgement.scores["coding"] > 0
+    system = {"role": "system", "content": "You know Python and JavaScript."}
+    said = [system, {"role": "user", "content": "A poem about the sea."}]
+    assert decide({"messages": said}).choice.task == "writing"
+    assert decide({"messages": [system, {"role": "user", "content": "And this one?"}]}).choice.task == "coding"
+
+
+def test_a_short_question_is_understood_by_what_was_said_before() -> None:
+    before = [{"role": "user", "content": "Fix my Python code."}, {"role": "assistant", "content": "Done."}]
+    assert decide({"messages": [*before, {"role": "user", "content": "And this one?"}]}).choice.task == "coding"
+    assert (
+        decide({"messages": [*before, {"role": "user", "content": "A poem about the sea."}]}).choice.task == "writing"
+    )
 
 
 def test_a_long_conversation_is_long_context_by_the_length_of_all_of_it() -> None:
@@ -259,25 +266,25 @@ def test_no_request_is_too_odd_to_be_judged(request: dict[str, Any], endpoint: s
 )
 def test_ten_megabytes_are_judged_in_a_moment(piece: str) -> None:
     text = piece * (10_000_000 // len(piece.encode()))
-    begun = time.perf_counter()
+    begun = time.thread_time()
     decide(asked(text) | {"messages": [{"role": role, "content": text} for role in ("system", "user")]})
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 def test_a_hundred_thousand_messages_are_judged_in_a_moment() -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}] * 100_000
-    begun = time.perf_counter()
+    begun = time.thread_time()
     decide({"messages": messages})
-    assert time.perf_counter() - begun < 1
+    assert time.thread_time() - begun < 1
 
 
 def test_no_entry_makes_a_text_slow_whatever_its_wildcards() -> None:
     entry = brain_rules.Entry("aaa*a...aaa*")
     lexicon = brain_rules.Lexicon([], [[entry] * 50])
-    begun = time.perf_counter()
+    begun = time.thread_time()
     lexicon.find(("aaa" * 4000 + " ")[:12_000])
     lexicon.find("aaa " * 3000)
-    assert time.perf_counter() - begun < 2
+    assert time.thread_time() - begun < 2
 
 
 # ---- the file of rules
@@ -304,7 +311,7 @@ def test_a_mistake_in_the_rules_is_told_in_words(tmp_path: Path, change: dict[st
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "words is empty"),
+        ([], "is empty"),
         ([3], "must be a list of texts"),
         (["*"], "would fit anything"),
         (["*ing"], "begins with a wildcard"),
