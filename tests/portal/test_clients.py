@@ -1,123 +1,131 @@
-"""Official clients work with only address and key changed."""
+"""Official clients work with only address and key changed, with the simulator and with a provider behind it."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
-import pydantic
 import pytest
 
-from tests.neighbours.portal import Portal
+from tests.neighbours.fake_provider import FakeProvider
+from tests.neighbours.portal import ROOT, Portal
 
-MESSAGES = [{"role": "user", "content": "Hello, world!"}]
+MESSAGES: list[Any] = [{"role": "user", "content": "Hello, world!"}]
+NODE = ROOT / "tests" / "clients" / "node"
 
 
 @pytest.fixture
-def storage() -> dict[str, str]:
+def storage(provider: FakeProvider) -> dict[str, str]:
     """What stores the data makes no difference to a client."""
-    return {}
+    return {"ARKA_OPENAI_BASE_URL": provider.openai_base_url}
+
+
+@pytest.fixture(params=["simulated", "live"])
+def key(request: pytest.FixtureRequest, portal: Portal, provider: FakeProvider, new_key: Callable[..., str]) -> str:
+    """A test key, which the simulator answers; a live key, which the provider answers."""
+    if request.param == "simulated":
+        return new_key("client", "--test")
+    made = new_key("client")
+    connected = portal.command("provider", "set", "--workspace", "alice", "openai", input=provider.openai_key)
+    assert connected.returncode == 0, connected.stderr
+    return made
 
 
 @pytest.fixture
-def client(portal: Portal, new_key: Callable[..., str]) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{portal.url}/v1", api_key=new_key("client", "--test"), max_retries=0)
+def client(portal: Portal, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{portal.url}/v1", api_key=key, max_retries=0)
 
 
-def test_the_openai_client_completes(client: openai.OpenAI) -> None:
+def test_the_openai_client_for_python_works_unchanged(portal: Portal, client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     assert "Hello, world!" in (answer.choices[0].message.content or "")
     assert answer.usage is not None
     assert answer.usage.completion_tokens > 0
 
-
-def test_the_openai_client_streams(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model="gpt-4o", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert "Hello, world!" in text
-    assert len(chunks) > 5
+    assert len(chunks) > 3
     assert chunks[-1].usage is not None
 
-
-def test_the_openai_client_lists_models(client: openai.OpenAI) -> None:
+    assert client.embeddings.create(model="text-embedding-3-small", input="Hello, world!").data[0].embedding
+    assert "Hello, world!" in client.responses.create(model="gpt-4o", input="Hello, world!").output_text
+    assert client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Hello, world!").choices[0].text
     assert "gpt-4o" in {model.id for model in client.models.list()}
 
-
-def test_the_openai_client_raises_its_own_exceptions(portal: Portal, client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="gpt-4o", messages=[])
-    assert caught.value.param == "messages"
-    assert caught.value.request_id is not None
     stranger = openai.OpenAI(base_url=f"{portal.url}/v1", api_key="sk-none", max_retries=0)
     with pytest.raises(openai.AuthenticationError) as unknown:
         stranger.models.list()
     assert unknown.value.code == "authentication_required"
 
 
-def test_the_openai_client_embeds(client: openai.OpenAI) -> None:
-    made = client.embeddings.create(model="text-embedding-3-small", input=["one", "two"], dimensions=64)
-    assert [len(row.embedding) for row in made.data] == [64, 64]
-    assert made.data[0].embedding != made.data[1].embedding
-    plain = client.embeddings.create(
-        model="text-embedding-3-small", input="one", dimensions=64, encoding_format="float"
-    )
-    assert plain.data[0].embedding == pytest.approx(made.data[0].embedding)
-    assert made.usage.total_tokens > 0
+def test_a_stream_of_responses_comes_as_the_client_expects(client: openai.OpenAI) -> None:
+    events = list(client.responses.create(model="gpt-4o", input="Hello, world!", stream=True))
+    assert events[0].type == "response.created"
+    assert events[-1].type == "response.completed"
+    assert "Hello, world!" in events[-1].response.output_text
 
 
-def test_the_openai_client_completes_prompts(client: openai.OpenAI) -> None:
-    whole = client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Hello, world!")
-    assert "Hello, world!" in whole.choices[0].text
-    stream = client.completions.create(model="gpt-3.5-turbo-instruct", prompt="Hello, world!", stream=True)
-    assert "".join(chunk.choices[0].text for chunk in stream) == whole.choices[0].text
+def test_the_openai_client_raises_its_own_exceptions(portal: Portal, new_key: Callable[..., str]) -> None:
+    client = openai.OpenAI(base_url=f"{portal.url}/v1", api_key=new_key("client", "--test"), max_retries=0)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="gpt-4o", messages=[])
+    assert caught.value.param == "messages"
+    assert caught.value.request_id is not None
 
 
-def test_the_openai_client_gets_responses(client: openai.OpenAI) -> None:
-    whole = client.responses.create(model="gpt-4o", input="Hello, world!")
-    assert "Hello, world!" in whole.output_text
-    with client.responses.stream(model="gpt-4o", input="Hello, world!") as stream:
-        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
-        final = stream.get_final_response()
-    assert text == final.output_text == whole.output_text
-    assert final.usage is not None
-    assert final.usage.output_tokens > 0
+def test_langchain_works_unchanged(portal: Portal, key: str) -> None:
+    langchain_openai = pytest.importorskip("langchain_openai")
+    chat = langchain_openai.ChatOpenAI(model="gpt-4o", base_url=f"{portal.url}/v1", api_key=key, max_retries=0)
+    assert "Hello, world!" in chat.invoke("Hello, world!").content
+    pieces = list(chat.stream("Hello, world!"))
+    assert "Hello, world!" in "".join(piece.content for piece in pieces)
+    assert len(pieces) > 3
 
 
-def test_the_openai_client_calls_tools_and_reads_json(client: openai.OpenAI) -> None:
-    class Answer(pydantic.BaseModel):
-        title: str
-        stars: int
-
-    parsed = client.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Answer)
-    assert isinstance(parsed.choices[0].message.parsed, Answer)
-    tool = openai.pydantic_function_tool(Answer)
-    called = client.chat.completions.create(model="gpt-4o", messages=MESSAGES, tools=[tool], tool_choice="required")
-    calls = called.choices[0].message.tool_calls
-    assert calls is not None
-    assert calls[0].function.name == "Answer"
-    Answer.model_validate_json(calls[0].function.arguments)
+@pytest.fixture(scope="session")
+def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Node program, with OpenAI's client for Node installed beside it as the lock file says."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node.js and npm are missing: apt install nodejs npm")
+    folder = tmp_path_factory.mktemp("node") / "client"
+    shutil.copytree(NODE, folder, ignore=shutil.ignore_patterns("node_modules"))
+    done = subprocess.run(["npm", "ci", "--no-progress"], cwd=folder, capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        pytest.skip(f"npm could not install OpenAI's client for Node: {done.stderr[-500:]}")
+    return folder / "client.mjs"
 
 
-def test_the_openai_client_raises_what_is_rehearsed(client: openai.OpenAI) -> None:
-    def rehearse(trigger: str, **more: Any) -> Any:
-        messages = [{"role": "user", "content": f"simulate:{trigger}"}]
-        return client.chat.completions.create(model="gpt-4o", messages=messages, **more)
+def test_the_openai_client_for_node_works_unchanged(portal: Portal, key: str, node_client: Path) -> None:
+    settings = {"PATH": os.environ["PATH"], "BASE_URL": f"{portal.url}/v1", "API_KEY": key}
+    done = subprocess.run(["node", str(node_client)], env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert "Hello from Node" in told["whole"]
+    assert "Hello from Node" in told["streamed"]
+    assert told["usage"]["completion_tokens"] > 0
+    assert "gpt-4o" in told["models"]
+    assert told["dimensions"] > 0
+    assert "Hello from Node" in told["response"]
+    assert told["refusal"]["status"] == 400
 
-    for trigger, error in [
-        ("401", openai.AuthenticationError),
-        ("403", openai.PermissionDeniedError),
-        ("429:3", openai.RateLimitError),
-        ("503", openai.InternalServerError),
-    ]:
-        with pytest.raises(error) as caught:
-            rehearse(trigger)
-        assert caught.value.response.headers["X-Request-Id"] == caught.value.request_id
-    with pytest.raises(openai.APIStatusError) as unpaid:
-        rehearse("402")
-    assert unpaid.value.status_code == 402
-    with pytest.raises(openai.APIError, match="broke off"):
-        list(rehearse("cut", stream=True))
+
+def test_curl_works_unchanged(portal: Portal, key: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is missing: apt install curl")
+    body = json.dumps({"model": "gpt-4o", "messages": MESSAGES, "stream": True})
+    command = ["curl", "-sS", "-N", f"{portal.url}/v1/chat/completions", "-H", f"Authorization: Bearer {key}"]
+    command += ["-H", "Content-Type: application/json", "-d", body]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("data: {")
+    assert done.stdout.endswith("data: [DONE]\n\n")
