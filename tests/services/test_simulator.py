@@ -256,7 +256,7 @@ OBJECTS = st.dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(request=OBJECTS, model=JSON, endpoint=st.sampled_from(ENDPOINTS), good=st.booleans(), stream=st.booleans())
 def test_no_json_is_too_odd_to_be_answered_or_refused(
     request: dict[str, Any], model: Any, endpoint: str, good: bool, stream: bool
