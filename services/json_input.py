@@ -77,10 +77,9 @@ class Fields:
             return None
         return found
 
-    def switch(self, name: str, *, usually: bool) -> bool:
-        """Return true or false; ``usually`` for one that is not given."""
+    def flag(self, name: str) -> bool | None:
         found: bool | None = self._typed(name, bool, "Give true or false")
-        return found if isinstance(found, bool) else usually
+        return found
 
     def words(self, name: str) -> list[str] | None:
         """Return a list of texts."""
