@@ -43,11 +43,15 @@ def put_provider(name: str) -> Response:
     fields = Fields(read_object(read_body()), FIELDS)
     key = fields.text("key", missing="Paste a key first.")
     label = fields.text("label")
+<<<<<<< HEAD
     verify = fields.flag("verify") is not False
+=======
+    check = fields.flag("verify") is not False
+>>>>>>> prov
     fields.refuse_faults()
     assert key is not None
     before = provider_keys.find(workspace, name)
-    row = provider_keys.save(workspace, name, Secret(key), actor=current_actor(), label=label, check=verify)
+    row = provider_keys.save(workspace, name, Secret(key), actor=current_actor(), label=label, check=check)
     return json_response(provider_object(row), 200 if before else 201)
 
 

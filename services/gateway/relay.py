@@ -75,6 +75,9 @@ def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes,
         input_tokens=estimate.most_input_tokens(endpoint, request, body),
         output_tokens=estimate.most_output_tokens(endpoint, request),
     )
+    if call.key.allowed_models or call.hold is not None:
+        # Of a name given twice we judged the last; a provider may take the first.
+        body = orjson.dumps(request)
     question = Question(endpoint, request, body, call.streamed, headers)
     found = attempts.ask(call, question, possible, keys)
     if isinstance(found, Begun):

@@ -18,8 +18,9 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import UsageRecord
 from services import keys
+from services.restrictions import Restrictions
 from tests.neighbours.fake_provider import FakeProvider
-from tests.people import bearer
+from tests.people import Person, bearer
 
 Mint = Callable[..., keys.Minted]
 Connect = Callable[[str, str], None]
@@ -456,6 +457,21 @@ def test_generate_refuses_what_makes_no_sense_and_says_where(
 ) -> None:
     response = client.post("/v1/generate", headers=simulated, json=body)
     assert (response.status_code, error_of(response)["param"]) == (400, param)
+
+
+def test_a_restricted_key_gets_no_other_model_by_naming_two(
+    client: FlaskClient, mint: Mint, alice: Person, openai: FakeProvider
+) -> None:
+    """A provider may read the first of two fields of one name, where we read the last."""
+    minted = mint(environment="live")
+    limits = Restrictions(models=("gpt-4o-mini",))
+    keys.change(alice.workspace, minted.key.id, actor=alice.actor, name="mini", restrictions=limits)
+    body = b'{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "model": "gpt-4o-mini"}'
+    headers = {**bearer(minted.secret), "Content-Type": "application/json"}
+    assert client.post(CHAT, data=body, headers=headers).status_code == 200
+    sent = openai.requests[-1].body
+    assert sent.count(b'"model"') == 1
+    assert json.loads(sent)["model"] == "gpt-4o-mini"
 
 
 def test_a_key_restricted_to_models_cannot_generate_with_another(

@@ -1,4 +1,4 @@
-"""The checks of the gate run in one order, whatever else is wrong with a call, and only the last uses up the rate."""
+"""The checks of the gate run in one order, whatever else is wrong with a call, and only what passes the rate uses it up."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.people import Person
 
 Mint = Callable[..., keys.Minted]
 
-# The contract's list. HTTPS comes before it, because what came in the open is not even read; the spending limit comes
-# after it, because it is known only when the model is.
+# The contract's list. HTTPS comes before it, because what came in the open is not even read.
 ORDER = ["form", "checksum", "known", "enabled", "expiry", "plan", "address", "origin", "scope", "model", "rate"]
+ORDER += ["spending"]
 # Each way in which a call can fail, in the order of the checks, with the code of its refusal. Where two belong to the
 # same check, the first is told.
 FAULTS = {
@@ -45,6 +45,7 @@ FAULTS = {
     "no scope": ("scope", "insufficient_scope"),
     "other model": ("model", "model_not_allowed"),
     "over the rate": ("rate", "rate_limit_exceeded"),
+    "nothing left": ("spending", "spending_limit_reached"),
 }
 MOST = 900_000
 # One of the two: a secret key is for no browser, a publishable one for some origins.
@@ -70,6 +71,9 @@ def spoil(person: Person, key_id: str, kind: str, faults: set[str]) -> None:
         key.scopes = ["models:read"] if "no scope" in faults else ["chat:write"]
         key.allowed_models = ["gpt-4o-mini"] if "other model" in faults else ["gpt-4o"]
         key.requests_per_minute = 1 if "over the rate" in faults else None
+        # What a test key does costs nothing, so no limit holds it.
+        key.environment = "live" if "nothing left" in faults else "test"
+        key.daily_limit_nano_usd = 0 if "nothing left" in faults else None
         workspace.plan = "starter" if "no plan" in faults else "enterprise"
         workspace.requests_per_minute = MOST
     if "over the rate" in faults:
@@ -104,7 +108,7 @@ def some_faults(draw: st.DrawFn) -> set[str]:
 
 
 def check(app: Flask, mint: Mint, person: Person, faults: set[str], kind: str, bad_form: str) -> None:
-    """Make a call with these faults: the answer is that of the first, and only a call without any uses the rate."""
+    """Make a call with these faults: the answer is that of the first, and only what passes the rate uses it up."""
     with transaction():
         # Without the plan of an earlier call no key would be made.
         person.workspace.plan = "enterprise"
@@ -119,7 +123,8 @@ def check(app: Flask, mint: Mint, person: Person, faults: set[str], kind: str, b
     used = before - limits.peek(person.workspace_id, MOST).remaining
     found = next((code for name, (_, code) in FAULTS.items() if name in faults), None)
     told = (response.get_json().get("error") or {}).get("code")
-    assert (told, used) == (found, 1 if found is None else 0), (sorted(faults), kind)
+    past_the_rate = found in (None, "spending_limit_reached")
+    assert (told, used) == (found, 1 if past_the_rate else 0), (sorted(faults), kind)
     assert (response.status_code == 200) == (found is None)
 
 

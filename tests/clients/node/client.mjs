@@ -28,7 +28,7 @@ const response = await client.responses.create({ model: "gpt-4o", input: "Hello 
 
 let refusal;
 try {
-  await client.chat.completions.create({ model: "gpt-4o", messages: [] });
+  await client.chat.completions.create({ model: "", messages });
 } catch (error) {
   refusal = { name: error.constructor.name, status: error.status, code: error.code, requestId: error.requestID };
 }
