@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services import accounts, idempotency, mail, metering, prices, server_processes, spending
+from services import accounts, idempotency, mail, metering, prices, provider_upkeep, server_processes, spending
 from services.background import Task
 
 _HOUR = 3600.0
@@ -16,6 +16,7 @@ TASKS = (
     Task("release holds of dead processes", 5, spending.clear_up),
     Task("recount spending", 60, spending.recount),
     Task("forget dead processes", _HOUR, server_processes.forget_dead),
+    Task("check provider keys again", 60, provider_upkeep.check_again),
     # Each message is claimed by itself, so that the processes can share the work.
     Task("mail", 2, mail.send_next, once_per_fleet=False),
     Task("forget mail", _HOUR, mail.forget_old),

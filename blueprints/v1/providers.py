@@ -43,11 +43,7 @@ def put_provider(name: str) -> Response:
     fields = Fields(read_object(read_body()), FIELDS)
     key = fields.text("key", missing="Paste a key first.")
     label = fields.text("label")
-<<<<<<< HEAD
-    verify = fields.flag("verify") is not False
-=======
     check = fields.flag("verify") is not False
->>>>>>> prov
     fields.refuse_faults()
     assert key is not None
     before = provider_keys.find(workspace, name)

@@ -1,4 +1,4 @@
-"""The checks of the gate run in one order, whatever else is wrong with a call, and only what passes the rate uses it up."""
+"""The checks of the gate run in one order, whatever else is wrong; only what passes the rate uses it up."""
 
 from __future__ import annotations
 
