@@ -11,15 +11,12 @@ from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # 
 from blueprints.forms import PortalForm, stripped
 from models import ProviderKey
 from services.errors import InvalidInput
+from services.gateway.providers import Provider
 from services.parts import parts
 from services.provider_keys import LABEL_LENGTH
 from services.secret import Secret
 
 # Where a customer makes a key.
-_KEY_PAGES = {
-    "openai": "platform.openai.com/api-keys, “Create new secret key”",
-    "openrouter": "openrouter.ai/settings/keys, “Create API Key”",
-}
 _KEY_ATTRIBUTES = {"autocomplete": "off", "spellcheck": "false", "data-1p-ignore": "", "data-lpignore": "true"}
 
 
@@ -51,9 +48,9 @@ class NewKeyForm(KeyForm):
 
     def __init__(self) -> None:
         super().__init__()
-        titles = {name: provider.title for name, provider in parts().providers.items()}
-        self.provider.choices = [SelectChoice(name, title) for name, title in titles.items()]
-        self.hints = {name: _where_to_find(name, title) for name, title in titles.items()}
+        offered = [provider for provider in parts().providers.values() if provider.needs_key]
+        self.provider.choices = [SelectChoice(provider.name, provider.title) for provider in offered]
+        self.hints = {provider.name: _where_to_find(provider) for provider in offered}
 
     def chosen(self) -> str:
         """Return the provider's name. Raises InvalidInput when none was chosen."""
@@ -66,7 +63,7 @@ class ConfirmForm(PortalForm):
     """An act whose page says all there is to say; only the button is left."""
 
 
-def _where_to_find(name: str, title: str) -> str:
+def _where_to_find(provider: Provider) -> str:
     """No link: a page of ours leads to no other site, and a key is not to be typed into the wrong one."""
-    place = _KEY_PAGES.get(name)
-    return f"Where do I find it? At {place}." if place else f"Where do I find it? Whoever runs {title} has it."
+    place = provider.keys_url.removeprefix("https://")
+    return f"Where do I find it? At {place}." if place else f"Where do I find it? Whoever runs {provider.title} has it."
