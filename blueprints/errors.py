@@ -24,6 +24,7 @@ from services.errors import (
     PortalError,
     RateLimited,
 )
+from services.logs import hide_keys
 
 _log = structlog.get_logger("error")
 
@@ -118,7 +119,9 @@ def _json(error: PortalError) -> Response:
             "request_id": g.get("request_id"),
         },
     }
-    return Response(orjson.dumps(body, default=str), error.status, content_type="application/json")
+    # A key sent in the wrong place is not told back, as the name of a model or of a field.
+    told = hide_keys(orjson.dumps(body, default=str).decode())
+    return Response(told, error.status, content_type="application/json")
 
 
 def _page_or_text(error: PortalError) -> Response:

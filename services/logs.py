@@ -13,10 +13,11 @@ import structlog
 
 _HIDDEN = "[hidden]"
 _SECRET_FIELDS = re.compile(r"password|secret|token|authorization|api_key$|cookie|credential", re.IGNORECASE)
-# Our keys under any prefix, provider keys, bearer tokens, and passwords inside addresses.
+# Our keys under any prefix, and those of providers.
+_KEY = re.compile(r"\b(?:[a-z][a-z0-9]{1,15}_(?:sk|pk)_(?:test_)?[0-9A-Za-z]{8,}|sk-[0-9A-Za-z_-]{8,})")
+# These, bearer tokens, and passwords inside addresses.
 _SECRET_PATTERNS = (
-    re.compile(r"\b[a-z][a-z0-9]{1,15}_(?:sk|pk)_(?:test_)?[0-9A-Za-z]{8,}"),
-    re.compile(r"\bsk-[0-9A-Za-z_-]{8,}"),
+    _KEY,
     re.compile(r"(?i)(?<=bearer )\S+"),
     # PostgreSQL quotes the whole row that it could not store.
     re.compile(r"\$argon2\S+"),
@@ -75,6 +76,11 @@ def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     for name, value in event.items():
         event[name] = _HIDDEN if _SECRET_FIELDS.search(name) and value is not None else clean(value)
     return event
+
+
+def hide_keys(text: str) -> str:
+    """Return a text of a stranger's without what looks like an API key or a provider key, to be kept or told back."""
+    return _KEY.sub(_HIDDEN, text) if "sk-" in text or "_sk_" in text or "_pk_" in text else text
 
 
 def clean(value: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import String, bindparam, func, insert, select, update
 
 from models import ApiKey, KeyFingerprint, UsageRecord
@@ -17,6 +18,7 @@ from models.quick import Act, DatabaseUnavailable, Prepared, Quick
 from services import prices, spending
 from services.errors import DatabaseAway
 from services.gate import KeyFacts
+from services.logs import hide_keys
 from services.parts import parts
 from services.server_processes import is_dead, moments, own_id
 from services.spending_counters import lock_name
@@ -250,7 +252,7 @@ def _row(
         "duration_ms": duration_ms,
         "status": status,
         "code": code,
-        "details": details or None,
+        "details": orjson.loads(hide_keys(orjson.dumps(details).decode())) if details else None,
         "streamed": call.streamed,
         "requested_model": _text(call.requested_model, _MODEL_LENGTH),
         "route_reason": _text(call.route_reason, _REASON_LENGTH),
@@ -269,8 +271,9 @@ def _row(
 
 
 def _text(value: str | None, length: int) -> str | None:
-    """Return what a text column can hold: PostgreSQL takes no NUL character."""
-    return None if value is None else value.replace("\0", "")[:length]
+    """Return what a text column can hold: PostgreSQL takes no NUL character, and a key sent in the wrong place must not
+    stay."""
+    return None if value is None else hide_keys(value.replace("\0", ""))[:length]
 
 
 _columns = UsageRecord.__table__.columns

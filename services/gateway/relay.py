@@ -18,6 +18,7 @@ from services.gateway.routing import Route, routes, usable
 from services.gateway.simulator import PROVIDER, simulate
 from services.gateway.stream import Stream
 from services.json_input import read_object
+from services.logs import hide_keys
 from services.metering import Call
 from services.parts import parts
 
@@ -42,6 +43,8 @@ def answer(call: Call, endpoint: Endpoint, body: bytes, headers: Mapping[str, st
     model = request.get("model")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("You must provide a 'model' parameter.", param="model")
+    if hide_keys(model) != model:
+        raise InvalidRequest("'model' holds a key, not the name of a model. It was not sent on.", param="model")
     for name, reason in endpoint.not_offered.items():
         if request.get(name) is True:
             raise InvalidRequest(reason, param=name)
