@@ -22,6 +22,7 @@ from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.rate_limits import RateLimits, storage_from_uri
+from services.readiness import Readiness
 from services.vault import Vault
 
 
@@ -33,7 +34,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     # What the portal writes is for its owner only.
     os.umask(0o077)
     settings = settings or load_settings()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     for sentence in settings.unknown:
         structlog.get_logger("settings").warning(sentence)
 
@@ -47,7 +48,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     hooks.init_app(app)
     errors.init_app(app)
     bind_extensions(app)
-    parts.install(app.extensions, make_parts(settings))
+    parts.install(app.extensions, make_parts(settings, app))
     init_templates(app)
     assets.init_app(app)
     for blueprint in (health, home, account, overview, workspace, keys, providers, scopes, v1):
@@ -79,6 +80,7 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
         "RATELIMIT_STORAGE_URI": settings.ratelimit_storage_uri,
         "RATELIMIT_STORAGE_OPTIONS": {"wrap_exceptions": True},
+        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": settings.ratelimit_fallback == "memory",
         "RATELIMIT_STRATEGY": "moving-window",
         "WTF_CSRF_TIME_LIMIT": None,
         # The token is enough, and no page of ours sends a referrer.
@@ -99,7 +101,7 @@ def bind_extensions(app: Flask) -> None:
     limiter.init_app(app)
 
 
-def make_parts(settings: config.Settings) -> parts.Parts:
+def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
     """Build the tools of the services."""
     return parts.Parts(
         quick=Quick(settings.database_url),
@@ -110,7 +112,9 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         setup_digests=Digester(settings.secret_key, "set-up link"),
         vault=Vault(settings.master_keys),
         plans=settings.plans,
-        limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
+        limits=RateLimits(
+            storage_from_uri(settings.ratelimit_storage_uri), fallback=settings.ratelimit_fallback == "memory"
+        ),
         auth_failures_per_minute=settings.auth_failures_per_minute,
         providers=provider_table(
             openai_base_url=settings.openai_base_url, openrouter_base_url=settings.openrouter_base_url
@@ -118,4 +122,6 @@ def make_parts(settings: config.Settings) -> parts.Parts:
         upstream=Upstream(
             connect_seconds=settings.provider_connect_seconds, read_seconds=settings.provider_read_seconds
         ),
+        readiness=Readiness(app),
+        metrics_token=settings.metrics_token,
     )

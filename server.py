@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from pathlib import Path
 
 from flask import Flask
 from granian import Granian
@@ -20,6 +21,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import create_app, load_settings
+from services import metrics
 
 _PR_SET_PDEATHSIG = 1
 # A client that has not sent its headers by then is not going to.
@@ -32,6 +34,7 @@ def main() -> None:
     """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
     settings = load_settings()
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
+    metrics.begin_anew(settings.instance_path)
     # Until granian has set a worker's own handlers, it would swallow a signal with its parent's.
     os.register_at_fork(after_in_child=_heed_signals)
     Granian(
@@ -60,7 +63,9 @@ def application() -> Flask:
     if main_process is not None and main_process.pid is not None:
         # A worker that is just starting does not heed SIGTERM yet.
         end_with(main_process.pid, signal.SIGKILL)
-    return create_app()
+    app = create_app()
+    metrics.share(Path(app.instance_path))
+    return app
 
 
 def _heed_signals() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
@@ -14,7 +14,12 @@ from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
+from services.secret import Secret
 from services.vault import Vault
+
+if TYPE_CHECKING:
+    # It uses the parts itself.
+    from services.readiness import Readiness
 
 _NAME = "arka"
 
@@ -35,6 +40,8 @@ class Parts:
     auth_failures_per_minute: int
     providers: dict[str, Provider]
     upstream: Upstream
+    readiness: Readiness
+    metrics_token: Secret | None
 
 
 def parts() -> Parts:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from services import provider_keys
+from services import metrics, provider_keys
 from services.errors import InvalidRequest, PortalError, ProviderFailed
 from services.gateway import faults, sse
 from services.gateway.routing import Route, routes
@@ -48,6 +48,7 @@ class Stream:
         self._over = False
         self._settled = False
         self.settle: Callable[[str | None], None] = lambda code: None
+        metrics.OPEN_STREAMS.add(1)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -71,7 +72,7 @@ class Stream:
 
     def _last(self, failure: PortalError | None) -> bytes:
         """End the stream: settle first, so that the row is there when the caller sees the end."""
-        self._over = True
+        self._end()
         self._close_source()
         failure = self._settle_once(failure.code if failure else None) or failure
         if failure is None:
@@ -83,9 +84,13 @@ class Stream:
         """Give back the provider's connection and settle the usage row."""
         if self._over:
             return
-        self._over = True
+        self._end()
         self._close_source()
         self._settle_once("caller_hung_up")
+
+    def _end(self) -> None:
+        self._over = True
+        metrics.OPEN_STREAMS.add(-1)
 
     def _settle_once(self, code: str | None) -> PortalError | None:
         """Complete the usage row; return what kept it from being completed, and then it can be tried again."""
@@ -138,7 +143,9 @@ def _relay(call: Call, request: dict[str, Any], body: bytes) -> Reply:
     call.provider = route.provider.name
     key = provider_keys.unseal(connected[route.provider.name])
     try:
-        answer = tools.upstream.send("POST", route.provider.url(CHAT_PATH), key, _body_for(route, request, body))
+        with metrics.provider_request(route.provider.name) as seen:
+            answer = tools.upstream.send("POST", route.provider.url(CHAT_PATH), key, _body_for(route, request, body))
+            seen(answer.status)
     except Unreachable as error:
         raise faults.unreachable(route.provider, error.reason) from error
     if answer.status != 200:

@@ -26,6 +26,8 @@ def test_what_is_public_says_why(app: Flask) -> None:
         "/",
         "/assets/<version>/<name>",
         "/healthz",
+        "/metrics",
+        "/readyz",
         "/setup/<token>",
         "/sign-in",
         "/sign-out",
