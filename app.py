@@ -43,6 +43,7 @@ from services.key_format import KeyFormat
 from services.mail_transport import Folder, Post, Relay
 from services.master_keys import MasterKeyFile
 from services.rate_limits import RateLimits, storage_from_uri
+from services.readiness import Readiness
 from services.vault import Vault
 
 
@@ -54,7 +55,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     # What the portal writes is for its owner only.
     os.umask(0o077)
     settings = settings or load_settings()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, settings.log_level)
     for sentence in settings.unknown:
         structlog.get_logger("settings").warning(sentence)
 
@@ -68,7 +69,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     hooks.init_app(app)
     errors.init_app(app)
     bind_extensions(app)
-    parts.install(app.extensions, make_parts(settings, make_post(settings, app)))
+    parts.install(app.extensions, make_parts(settings, app))
     init_templates(app)
     assets.init_app(app)
     for blueprint in (
@@ -114,6 +115,7 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
         "RATELIMIT_STORAGE_URI": settings.ratelimit_storage_uri,
         "RATELIMIT_STORAGE_OPTIONS": {"wrap_exceptions": True},
+        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": settings.ratelimit_fallback == "memory",
         "RATELIMIT_STRATEGY": "moving-window",
         "WTF_CSRF_TIME_LIMIT": None,
         # The token is enough, and no page of ours sends a referrer.
@@ -141,7 +143,7 @@ def make_post(settings: config.Settings, app: Flask) -> Post:
     return Post(mail_renderer(app), Folder(settings.instance_path / "mail", settings.mail_from))
 
 
-def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
+def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
     """Build the tools of the services."""
     return parts.Parts(
         quick=Quick(settings.database_url),
@@ -154,7 +156,9 @@ def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
             settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
         ),
         plans=settings.plans,
-        limits=RateLimits(storage_from_uri(settings.ratelimit_storage_uri)),
+        limits=RateLimits(
+            storage_from_uri(settings.ratelimit_storage_uri), fallback=settings.ratelimit_fallback == "memory"
+        ),
         auth_failures_per_minute=settings.auth_failures_per_minute,
         providers=provider_table(
             openai_base_url=settings.openai_base_url,
@@ -172,5 +176,7 @@ def make_parts(settings: config.Settings, post: Post) -> parts.Parts:
         ),
         provider_retries=settings.provider_retries,
         provider_total_seconds=settings.provider_total_seconds,
-        post=post,
+        post=make_post(settings, app),
+        readiness=Readiness(app),
+        metrics_token=settings.metrics_token,
     )

@@ -127,10 +127,13 @@ def _email(value: str) -> str:
     return value.strip()
 
 
-def _log_format(value: str) -> str:
-    if value not in {"json", "text"}:
-        raise ValueError("must be json or text")
-    return value
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}")
+        return value
+
+    return read
 
 
 def _signing_key(value: str) -> Secret:
@@ -139,6 +142,12 @@ def _signing_key(value: str) -> Secret:
             "must be at least 32 characters from a random generator, "
             "for example what `python3 -c 'import secrets; print(secrets.token_hex(32))'` prints"
         )
+    return Secret(value)
+
+
+def _token(value: str) -> Secret:
+    if len(value) < 16 or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("must be at least 16 letters, digits and signs without spaces")
     return Secret(value)
 
 
@@ -204,6 +213,11 @@ class Settings:
         shown="SQLite, limits.db in the instance folder",
         secret=True,
     )
+    ratelimit_fallback: str = _setting(
+        _one_of("refuse", "memory"),
+        "refuse",
+        "While rate limits cannot be counted: refuse calls with 503, or count in the memory of each process.",
+    )
     openai_base_url: str = _setting(_http_url, "https://api.openai.com/v1", "OpenAI's API, version path included.")
     openrouter_base_url: str = _setting(
         _http_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
@@ -249,7 +263,19 @@ class Settings:
     demo: bool = _setting(
         _switch, "1", "1: the first start of an empty instance makes a demo workspace with a test key."
     )
-    log_format: str = _setting(_log_format, "json", "Form of the log on standard error: json or text.")
+    log_format: str = _setting(_one_of("json", "text"), "json", "Form of the log on standard error: json or text.")
+    log_level: str = _setting(
+        _one_of("debug", "info", "warning", "error"),
+        "info",
+        "Least weight of an entry in the log: debug, info, warning or error.",
+    )
+    metrics_token: Secret | None = _setting(
+        _token,
+        None,
+        "Bearer token that /metrics asks for; without one it answers only requests from the machine itself.",
+        shown="none",
+        secret=True,
+    )
 
     # Where the master keys come from when they are no setting.
     master_key_file: Path | None = None

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from multiprocessing.util import Finalize
+from pathlib import Path
 
 from flask import Flask
 from granian import Granian
@@ -21,6 +22,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import create_app, load_settings
+from services import metrics
 from services.background import Background
 from services.tasks import TASKS
 
@@ -35,6 +37,7 @@ def main() -> None:
     """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
     settings = load_settings()
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
+    metrics.begin_anew(settings.instance_path)
     # Until granian has set a worker's own handlers, it would swallow a signal with its parent's.
     os.register_at_fork(after_in_child=_heed_signals)
     Granian(
@@ -64,6 +67,7 @@ def application() -> Flask:
         # A worker that is just starting does not heed SIGTERM yet.
         end_with(main_process.pid, signal.SIGKILL)
     app = create_app()
+    metrics.share(Path(app.instance_path))
     background = Background(app, TASKS)
     background.start()
     # When the last request is answered. A process of multiprocessing ends without what atexit knows.

@@ -9,6 +9,7 @@ import time
 import structlog
 from flask import Flask, Response, current_app, g, request
 
+from services import metrics
 from services.errors import InvalidRequest
 
 _log = structlog.get_logger("request")
@@ -20,6 +21,9 @@ CONTENT_SECURITY_POLICY = (
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?")
 _MOST_TO_TAKE_BYTES = 1_000_000
+_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
+# What machines ask every few seconds.
+_SELF_TALK = {"/healthz", "/readyz", "/metrics"}
 _TRANSPORT_SECURITY = "max-age=31536000"
 
 
@@ -64,6 +68,7 @@ def _finish(response: Response) -> Response:
         headers["Cache-Control"] = "no-store"
     else:
         _add_page_headers(response)
+    _count(response)
     _write_log_line(response)
     return response
 
@@ -93,11 +98,19 @@ def _is_asset() -> bool:
     return request.endpoint == "assets.show"
 
 
+def _count(response: Response) -> None:
+    rule = request.url_rule.rule if request.url_rule else "none"
+    metrics.REQUESTS.add(rule, _CLASSES.get(response.status_code // 100, "other"))
+    if "started" in g:
+        metrics.REQUEST_SECONDS.observe(time.perf_counter() - g.started, rule if is_api() else "pages")
+    if response.status_code == 429:
+        metrics.LIMITER_REFUSALS.add("v1" if is_api() else "pages")
+
+
 def _write_log_line(response: Response) -> None:
-    if _is_asset() or request.path == "/healthz":
-        return
     call = g.get("call")
-    _log.info(
+    write = _log.debug if _is_asset() or (request.path in _SELF_TALK and response.status_code < 400) else _log.info
+    write(
         "request",
         request_id=g.get("request_id"),
         method=request.method,

@@ -26,8 +26,12 @@ _SECRET_PATTERNS = (
 )
 
 
-def configure(log_format: str) -> None:
-    """Send this process's log, and that of every library in it, to standard error as one line an entry."""
+def configure(log_format: str, log_level: str = "info") -> None:
+    """Send this process's log, and that of every library in it, to standard error as one line an entry.
+
+    ``log_level`` is the least weight that is written. Libraries stay at info even when it is debug: theirs tells what
+    passes through them, addresses with everything in them for example.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -43,12 +47,18 @@ def configure(log_format: str) -> None:
         structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
     )
     structlog.configure(
-        processors=[*shared[:3], *shared[4:], structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared[:3],
+            *shared[4:],
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
     handler = _StandardError()
+    handler.addFilter(_is_ours_or_weighty)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -57,9 +67,14 @@ def configure(log_format: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(log_level.upper())
     # Its progress is of no interest at every start.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _is_ours_or_weighty(record: logging.LogRecord) -> bool:
+    # structlog hands on its entry as a dict, a library its words.
+    return record.levelno >= logging.INFO or isinstance(record.msg, dict)
 
 
 class _StandardError(logging.Handler):

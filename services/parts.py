@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
@@ -17,7 +17,12 @@ from services.key_format import KeyFormat
 from services.mail_transport import Post
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
+from services.secret import Secret
 from services.vault import Vault
+
+if TYPE_CHECKING:
+    # It uses the parts itself.
+    from services.readiness import Readiness
 
 _NAME = "arka"
 
@@ -44,6 +49,8 @@ class Parts:
     provider_retries: int
     provider_total_seconds: float
     post: Post
+    readiness: Readiness
+    metrics_token: Secret | None
 
 
 def parts() -> Parts:

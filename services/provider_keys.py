@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -310,6 +311,17 @@ def _cleaned(words: str | None, sealed: Sealed) -> str:
         return without_key(words, parts().vault.open(sealed.record, sealed.place))
     except CannotDecrypt:
         return without_key_like(words)
+
+
+def some_open() -> bool:
+    """Tell whether one of the newest provider keys opens, or there is none."""
+    vault = parts().vault
+    newest = db.session.scalars(select(ProviderKey).order_by(ProviderKey.updated_at.desc()).limit(5)).all()
+    for row in newest:
+        with contextlib.suppress(CannotDecrypt):
+            vault.open(row.sealed, place_of(row.workspace_id, row.provider, row.id))
+            return True
+    return not newest
 
 
 def unreadable_in(connection: Connection) -> int:

@@ -11,16 +11,20 @@ counts stay, and last at most one window longer.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 import time
+from collections.abc import Callable
 from math import floor
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from limits.errors import ConfigurationError
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
-from services.sqlite_file import Execute, SQLiteFile
+from services.sqlite_file import MEMORY, Execute, SQLiteFile, is_damage
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 # All times are Unix seconds, except hits.at: seconds after its window's start, so that moving the start back moves
 # all hits of the window with it. Numbers count the hits of a window: [first, next) were alive at the latest hit, and a
@@ -98,6 +102,9 @@ _SWEEPS = {
 }
 
 
+_IN_MEMORY = "in memory"
+
+
 class Window(NamedTuple):
     """A moving window as one transaction saw it: was a hit allowed, hits in it now, time of the oldest."""
 
@@ -106,24 +113,45 @@ class Window(NamedTuple):
     oldest_at: float
 
 
+def _again_after_damage(method: _Method) -> _Method:
+    """Let a method that finds the file damaged begin again, once, with the file that takes its place."""
+
+    @functools.wraps(method)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            return method(*args, **kwargs)
+
+    return cast(_Method, wrapped)
+
+
 class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
     """Fixed window, exact moving window and sliding window counter in one SQLite file.
 
     The address is written as SQLAlchemy writes it: ``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``.
     ``timeout``, also ``?timeout=2`` in the address, is how many seconds a hit waits for a locked file.
 
-    The file is opened at the first use, so that a broken one stops requests and not the start, and a repaired one
-    is taken without a restart. Every failure is a ``sqlite3.Error``.
+    The file is opened at the first use, so that one that cannot be used stops requests and not the start, and a
+    repaired one is taken without a restart. A damaged one is put aside and begun anew: counts may be lost, service may
+    not. Every failure is a ``sqlite3.Error``.
     """
 
     STORAGE_SCHEME = ["sqlite"]  # noqa: RUF012 - declared so by limits
 
     def __init__(self, uri: str, wrap_exceptions: bool = False, timeout: float = 5.0) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        path, timeout = _parse(uri, timeout)
-        self._file = SQLiteFile(path, _SCHEMA, timeout=timeout, synchronous="OFF")
+        path, timeout = (MEMORY, timeout) if uri == _IN_MEMORY else _parse(uri, timeout)
+        self._file = SQLiteFile(path, _SCHEMA, timeout=timeout, synchronous="OFF", disposable=True)
         self._writes = 0
         self._swept_to = dict.fromkeys(_SWEEPS, 0)
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Make a storage that counts for this process alone."""
+        return cls(_IN_MEMORY)
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -133,16 +161,20 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         """Close the file. The next use opens it again."""
         self._file.close()
 
+    @_again_after_damage
     def check(self) -> bool:
         """Tell whether the file can be written to now."""
         try:
             with self._file as execute:
                 # The number means nothing to us: setting it is the smallest true write.
                 execute("PRAGMA user_version = 1")
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise
             return False
         return True
 
+    @_again_after_damage
     def reset(self) -> int:
         """Forget everything. Returns the number of counters and windows removed."""
         with self._file as execute:
@@ -152,6 +184,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             removed += execute("DELETE FROM sliding_counters").rowcount
         return removed
 
+    @_again_after_damage
     def clear(self, key: str) -> None:
         """Forget ``key`` in all three strategies."""
         with self._file as execute:
@@ -162,6 +195,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     # Fixed window
 
+    @_again_after_damage
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add ``amount`` to the counter, which lives ``expiry`` seconds from its first hit. Returns the new count."""
         with self._file as execute:
@@ -178,6 +212,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         """Return the time at which the counter ends: now, if there is none."""
         return self._counter(key)[1]
 
+    @_again_after_damage
     def _counter(self, key: str) -> tuple[int, float]:
         now = time.time()
         row = self._file.read_one("SELECT start, seconds, count FROM counters WHERE key = ?", (key,))
@@ -191,6 +226,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     # Moving window
 
+    @_again_after_damage
     def take(self, key: str, limit: int, seconds: int, amount: int = 1) -> Window:
         """Count ``amount`` hits in the window of ``seconds`` that ends now, if it then holds no more than ``limit``."""
         with self._file as execute:
@@ -211,6 +247,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
                     execute(_TRIM, (window_id, first, _TRIM_MOST))
         return Window(allowed, following - first, start + oldest)
 
+    @_again_after_damage
     def look(self, key: str, limit: int, seconds: int) -> Window:
         """Tell what ``take`` would find, without counting."""
         now = time.time()
@@ -234,6 +271,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
     # Sliding window counter
 
+    @_again_after_damage
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count ``amount`` hits if the weighted count of this window and the one before has room for all of them."""
         with self._file as execute:
@@ -248,6 +286,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
             execute(_STORE_SLIDING, (key, expiry, start, previous, current))
         return allowed
 
+    @_again_after_damage
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         """Return count and seconds to live of the previous window, then of the current one.
 
@@ -262,6 +301,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
         left = start + expiry - now
         return previous, left if previous else 0.0, current, left + expiry if current else 0.0
 
+    @_again_after_damage
     def clear_sliding_window(self, key: str, expiry: int) -> None:
         """Forget the sliding window counter of ``key``."""
         with self._file as execute:

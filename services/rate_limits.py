@@ -6,15 +6,20 @@ request is not counted.
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
+import structlog
 from limits import RateLimitItemPerMinute
 from limits.errors import ConfigurationError, StorageError
 from limits.storage import MovingWindowSupport, Storage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
+
+from services import metrics
 
 # Importing the class registers the scheme "sqlite" with limits.
 from services.rate_limit_storage import SQLiteStorage
@@ -23,6 +28,11 @@ WINDOW_SECONDS = 60
 
 _REDIS_SCHEMES = ("redis", "rediss", "redis+unix")
 _REDIS_TIMEOUT_SECONDS = 2.0
+# How long a storage that failed is left alone.
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 15.0
+
+_log = structlog.get_logger("rate_limits")
 
 
 class StoreUnavailable(Exception):
@@ -49,19 +59,73 @@ class RateState:
 
 
 class RateLimits:
-    """Counts requests by name. A name may be any text but the empty one; each limit of a name has its own count."""
+    """Counts requests by name. A name may be any text but the empty one; each limit of a name has its own count.
 
-    def __init__(self, storage: Storage) -> None:
+    While the storage fails, every question raises StoreUnavailable; or, with ``fallback``, each process counts in its
+    own memory, and asks the storage now and then whether it is back.
+    """
+
+    def __init__(self, storage: Storage, *, fallback: bool = False) -> None:
         self._storage = storage
-        self._strategy = MovingWindowRateLimiter(storage)
-        self._failures = _failures_of(storage)
+        self._store = _Counts(storage)
+        self._memory = _Counts(SQLiteStorage.in_memory()) if fallback else None
+        self._outage = Outage()
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether requests are counted in memory while the storage fails."""
+        return self._memory is not None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether this process counts in its own memory now."""
+        return self._memory is not None and self._outage.lasts
 
     def hit(self, name: str, limit: int, cost: int = 1) -> RateState:
         """Count a request under ``name`` if the last 60 seconds have room for it; ``cost`` is how many it counts as.
 
         Raises StoreUnavailable, and ValueError for an empty name.
         """
-        name = _checked(name)
+        return self._ask(_Counts.hit, _checked(name), limit, cost)
+
+    def peek(self, name: str, limit: int) -> RateState:
+        """Tell what ``hit`` would find, without counting. ``allowed`` tells whether a request would be.
+
+        Raises StoreUnavailable, and ValueError for an empty name.
+        """
+        return self._ask(_Counts.peek, _checked(name), limit)
+
+    def is_up(self) -> bool:
+        """Tell whether the storage counts now, whatever is done while it does not."""
+        try:
+            return self._storage.check()
+        except self._store.failures:
+            return False
+
+    def _ask(self, question: Callable[..., RateState], *arguments: object) -> RateState:
+        if self._memory is not None and not self._outage.may_try():
+            return question(self._memory, *arguments)
+        try:
+            state = question(self._store, *arguments)
+        except StoreUnavailable as error:
+            metrics.LIMITER_STORE_FAILURES.add()
+            if self._memory is None:
+                raise
+            self._outage.note_failure(error)
+            return question(self._memory, *arguments)
+        self._outage.note_success()
+        return state
+
+
+class _Counts:
+    """The counts in one storage. Whatever fails there is a StoreUnavailable."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._strategy = MovingWindowRateLimiter(storage)
+        self.failures = _failures_of(storage)
+
+    def hit(self, name: str, limit: int, cost: int) -> RateState:
         item = _item(limit)
         try:
             if isinstance(self._storage, SQLiteStorage):
@@ -69,21 +133,62 @@ class RateLimits:
                 return _state(window.allowed, limit, limit - window.hits, window.oldest_at + WINDOW_SECONDS)
             allowed = self._strategy.hit(item, name, cost=cost)
             stats = self._strategy.get_window_stats(item, name)
-        except self._failures as error:
+        except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
         return _state(allowed, limit, stats.remaining if allowed else 0, stats.reset_time)
 
     def peek(self, name: str, limit: int) -> RateState:
-        """Tell what ``hit`` would find, without counting. ``allowed`` tells whether a request would be.
-
-        Raises StoreUnavailable, and ValueError for an empty name.
-        """
-        name = _checked(name)
         try:
             stats = self._strategy.get_window_stats(_item(limit), name)
-        except self._failures as error:
+        except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
         return _state(stats.remaining > 0, limit, stats.remaining, stats.reset_time)
+
+
+class Outage:
+    """Whether the storage is being left alone after a failure. Now and then one request tries it again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._next_try = 0.0
+        self.lasts = False
+
+    def may_try(self) -> bool:
+        """Tell whether to ask the storage; during an outage only one request at a time is told yes."""
+        if not self.lasts:
+            return True
+        with self._lock:
+            if self._clock() < self._next_try:
+                return False
+            # A storage that does not answer must hold up nobody else meanwhile.
+            self._next_try = self._clock() + self._pause
+            return True
+
+    def note_failure(self, error: Exception) -> None:
+        with self._lock:
+            self._next_try = self._clock() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            if self.lasts:
+                return
+            self.lasts = True
+        metrics.LIMITER_IN_MEMORY.set(1)
+        _log.error(
+            "rate limits are counted in the memory of this process: their storage failed",
+            cause=type(error.__cause__).__name__,
+        )
+
+    def note_success(self) -> None:
+        if not self.lasts:
+            return
+        with self._lock:
+            if not self.lasts:
+                return
+            self.lasts = False
+            self._pause = _FIRST_PAUSE_SECONDS
+        metrics.LIMITER_IN_MEMORY.set(0)
+        _log.warning("rate limits are counted in their storage again")
 
 
 def storage_from_uri(uri: str) -> Storage:

@@ -99,6 +99,11 @@ def read_amounts(given: Mapping[str, Any], faults: dict[str, str]) -> dict[str, 
     return found
 
 
+def is_loopback(address: str) -> bool:
+    """Tell whether a request comes from this machine: by loopback, or a Unix socket, which has no address."""
+    return address.removeprefix("::ffff:").startswith("127.") or address in ("::1", "")
+
+
 def address_allowed(address: str, networks: Sequence[str]) -> bool:
     """Tell whether an address lies in one of the networks; an IPv4 address in IPv6 clothes counts as IPv4."""
     if not networks:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
+
+import structlog
 
 Execute = Callable[..., sqlite3.Cursor]
 _Result = TypeVar("_Result")
 
+MEMORY = ":memory:"
 _PAUSE_SECONDS = 0.0005
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+_log = structlog.get_logger("sqlite_file")
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Tell whether SQLite found the file itself to be wrong, and not what was asked of it."""
+    # What the driver itself refuses has no code of SQLite's.
+    code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.DatabaseError) else 0
+    # A file or log that ends too early is no trouble of the disk.
+    return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ
 
 
 class SQLiteFile:
@@ -28,11 +44,20 @@ class SQLiteFile:
 
     ``synchronous`` is SQLite's: OFF survives the death of the process but not of the machine, NORMAL does both except
     for the latest commits, FULL waits for the disk at each commit.
+
+    A ``disposable`` file is made anew when it is damaged or missing. Whoever meets the damage still gets the error, as
+    what was under way is lost; the next use finds the file checked and, unless another process was first, the damaged
+    one put aside as ``NAME.damaged``. The path may be ``:memory:``.
     """
 
-    def __init__(self, path: str, schema: Sequence[str], *, timeout: float, synchronous: str) -> None:
+    def __init__(
+        self, path: str, schema: Sequence[str], *, timeout: float, synchronous: str, disposable: bool = False
+    ) -> None:
         # The folder the process works in may have changed by the time of the first use.
-        self._path = os.path.abspath(path)
+        self._path = path if path == MEMORY else os.path.abspath(path)
+        self._disposable = disposable and path != MEMORY
+        self._suspect = False
+        self._opened: tuple[int, int] | None = None
         self._setup = ("PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}", *schema)
         self._timeout = timeout
         self._mutex = threading.Lock()
@@ -43,23 +68,22 @@ class SQLiteFile:
     def __enter__(self) -> Execute:
         deadline = self._lock()
         try:
-            execute = (self._connection or self._open(deadline)).execute
+            execute = (self._usable() or self._open(deadline)).execute
             _retry_while_busy(deadline, execute, "BEGIN IMMEDIATE")
-        except BaseException:
-            self._close_and_unlock()
+        except BaseException as error:
+            self._fail(error)
             raise
         return execute
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
-            # Closing rolls back.
-            self._close_and_unlock()
+            self._fail(error)
             return
         assert self._connection is not None
         try:
             self._connection.execute("COMMIT")
-        except BaseException:
-            self._close_and_unlock()
+        except BaseException as failure:
+            self._fail(failure)
             raise
         self._mutex.release()
 
@@ -67,10 +91,10 @@ class SQLiteFile:
         """Return the first row that one reading statement finds, or None. Does not wait for writers."""
         deadline = self._lock()
         try:
-            execute = (self._connection or self._open(deadline)).execute
+            execute = (self._usable() or self._open(deadline)).execute
             row = _retry_while_busy(deadline, execute, statement, parameters).fetchone()
-        except BaseException:
-            self._close_and_unlock()
+        except BaseException as error:
+            self._fail(error)
             raise
         self._mutex.release()
         return row
@@ -98,7 +122,9 @@ class SQLiteFile:
             raise sqlite3.OperationalError("the threads of this process wait too long for the file")
         return deadline
 
-    def _close_and_unlock(self) -> None:
+    def _fail(self, error: BaseException) -> None:
+        """Give the file back after a failure. Closing rolls back."""
+        self._suspect = self._suspect or is_damage(error)
         self._close()
         self._mutex.release()
 
@@ -107,9 +133,40 @@ class SQLiteFile:
         if connection is not None:
             connection.close()
 
-    def _open(self, deadline: float) -> sqlite3.Connection:
-        self._connection = _retry_while_busy(deadline, self._connect)
+    def _usable(self) -> sqlite3.Connection | None:
+        """Return the open connection, unless another process has put the file aside: then it would count for itself."""
+        if self._disposable and self._connection is not None and _identity(self._path) != self._opened:
+            # SQLite leaves the new file's log alone when it sees that its own file was moved.
+            self._close()
         return self._connection
+
+    def _open(self, deadline: float) -> sqlite3.Connection:
+        if not self._disposable:
+            self._connection = _retry_while_busy(deadline, self._connect)
+            return self._connection
+        # A file that is put aside takes its log with it; nobody may open either of them in between.
+        with _alone_with(self._path, deadline):
+            try:
+                self._connection = _retry_while_busy(deadline, self._connect_checked)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                _put_aside(self._path)
+                self._connection = _retry_while_busy(deadline, self._connect)
+            self._suspect = False
+            self._opened = _identity(self._path)
+        return self._connection
+
+    def _connect_checked(self) -> sqlite3.Connection:
+        """Open the file. Raises what SQLite finds wrong with it; when it is suspect, every page is looked at."""
+        connection = self._connect()
+        if self._suspect:
+            try:
+                _look_through(connection)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -120,6 +177,56 @@ class SQLiteFile:
             connection.close()
             raise
         return connection
+
+
+def _look_through(connection: sqlite3.Connection) -> None:
+    (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if finding != "ok":
+        damage = sqlite3.DatabaseError("the file is damaged")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file from another one under the same name, None when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextlib.contextmanager
+def _alone_with(path: str, deadline: float) -> Iterator[None]:
+    """Hold the lock under which a file is opened or put aside."""
+    try:
+        descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"the lock of the file cannot be opened: {error.strerror}") from error
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise sqlite3.OperationalError("other processes open the file for too long") from error
+                time.sleep(_PAUSE_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _put_aside(path: str) -> None:
+    """Rename a damaged file, in the place of an earlier one, and forget its log."""
+    try:
+        os.replace(path, path + ".damaged")
+        for log in (path + "-wal", path + "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(log)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"a damaged file cannot be put aside: {error.strerror}") from error
+    _log.error("damaged file put aside", file=os.path.basename(path) + ".damaged")
 
 
 def _retry_while_busy(deadline: float, action: Callable[..., _Result], *arguments: Any) -> _Result:

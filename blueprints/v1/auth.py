@@ -14,6 +14,7 @@ from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
 from services.gateway.stream import Stream
 from services.metering import Attempt, Call, Meter
 from services.parts import parts
+from services.restrictions import is_loopback
 from services.secret import Secret
 
 View = Callable[..., Any]
@@ -121,15 +122,11 @@ def presented() -> Presented:
         authorization=request.headers.get("Authorization"),
         x_api_key=request.headers.get("X-API-Key"),
         address=address,
-        encrypted=request.is_secure or _is_loopback(address),
+        # Nobody listens on the way within a machine.
+        encrypted=request.is_secure or is_loopback(address),
         from_browser="Origin" in request.headers or "Sec-Fetch-Site" in request.headers,
         origin=request.headers.get("Origin"),
     )
-
-
-def _is_loopback(address: str) -> bool:
-    """Loopback, or a Unix socket, which has no address: nobody listens on the way."""
-    return address.removeprefix("::ffff:").startswith("127.") or address in ("::1", "")
 
 
 def _endpoint() -> str:

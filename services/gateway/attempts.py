@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from services import provider_keys
+from services import metrics, provider_keys
 from services.errors import PortalError
 from services.gateway import bodies, faults, sse
 from services.gateway.endpoints import Endpoint
@@ -190,14 +190,17 @@ class _Attempt:
         return self._whole(answer, key)
 
     def _send(self, key: Secret | None, *, asks_for_usage: bool) -> Answer:
-        return self._tools.upstream.send(
-            "POST",
-            self._provider.url("/" + self._question.endpoint.name),
-            key,
-            self._question.body_for(self._route, asks_for_usage=asks_for_usage),
-            headers=self._question.headers,
-            until=self._until,
-        )
+        with metrics.provider_request(self._provider.name) as seen:
+            answer = self._tools.upstream.send(
+                "POST",
+                self._provider.url("/" + self._question.endpoint.name),
+                key,
+                self._question.body_for(self._route, asks_for_usage=asks_for_usage),
+                headers=self._question.headers,
+                until=self._until,
+            )
+            seen(answer.status)
+        return answer
 
     def _whole(self, answer: Answer, key: Secret | None) -> Told:
         content = answer.read()

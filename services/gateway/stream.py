@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from services import metrics
 from services.errors import PortalError, ProviderFailed
 from services.gateway import faults, sse
 from services.gateway.endpoints import Seen
@@ -36,6 +37,7 @@ class Stream:
         self._over = False
         self._settled = False
         self.settle: Callable[[str | None], None] = lambda code: None
+        metrics.OPEN_STREAMS.add(1)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -65,8 +67,7 @@ class Stream:
 
     def _last(self, failure: PortalError | None) -> bytes:
         """End the stream: settle first, so that the row is there when the caller sees the end."""
-        self._over = True
-        self._close_source()
+        self._end()
         failure = self._settle_once(failure.code if failure else None) or failure
         if failure is None:
             raise StopIteration
@@ -77,9 +78,13 @@ class Stream:
         """Give back the provider's connection and settle the usage row."""
         if self._over:
             return
-        self._over = True
-        self._close_source()
+        self._end()
         self._settle_once("caller_hung_up")
+
+    def _end(self) -> None:
+        self._over = True
+        metrics.OPEN_STREAMS.add(-1)
+        self._close_source()
 
     def _settle_once(self, code: str | None) -> PortalError | None:
         """Complete the usage row; return what kept it from being completed, and then it can be tried again."""

@@ -28,6 +28,8 @@ def test_what_is_public_says_why(app: Flask) -> None:
         "/found-a-key",
         "/found-a-key/done",
         "/healthz",
+        "/metrics",
+        "/readyz",
         "/setup/<token>",
         "/sign-in",
         "/sign-out",

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
 
@@ -82,6 +83,17 @@ def hit_on_a_full_disk(uri):
             break
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     return [full, _outcome(limits)]
+
+
+def hit_around_damage(uri, folder, limit, attempts):
+    """Hit until a damaged file has been put aside, then make ``attempts`` more. Answers how many of these passed."""
+    limits = RateLimits(storage_from_uri(uri))
+    limits.hit("before", 1_000_000)
+    Path(folder, f"ready-{os.getpid()}").touch()
+    deadline = time.monotonic() + 30
+    while not Path(folder, "limits.db.damaged").exists() and time.monotonic() < deadline:
+        limits.hit("before", 1_000_000)
+    return _hit(limits, "after", int(limit), 1, int(attempts))
 
 
 def _outcome(limits, name="name"):

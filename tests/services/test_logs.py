@@ -49,6 +49,26 @@ def test_tracebacks_are_cleaned(capfd: pytest.CaptureFixture[str]) -> None:
     assert KEY[8:] not in written
 
 
+def test_the_level_is_the_least_weight_that_is_written(capfd: pytest.CaptureFixture[str]) -> None:
+    for level, expected in (("debug", "abcd"), ("info", "bcd"), ("warning", "cd"), ("error", "d")):
+        logs.configure("json", level)
+        log = structlog.get_logger("portal")
+        for write, word in ((log.debug, "a"), (log.info, "b"), (log.warning, "c"), (log.error, "d")):
+            write(word)
+        assert "".join(json.loads(line)["event"] for line in capfd.readouterr().err.splitlines()) == expected
+
+
+def test_debug_is_cleaned_too_and_libraries_stay_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json", "debug")
+    structlog.get_logger("portal").debug(f"key {KEY}", token="hunter2")
+    for library in ("urllib3.connectionpool", "sqlalchemy.engine", "psycopg", "redis"):
+        logging.getLogger(library).debug("GET https://hooks.example/T0/canary")
+    written = capfd.readouterr().err
+    assert "[hidden]" in written
+    for secret in (KEY[8:], "hunter2", "canary"):
+        assert secret not in written
+
+
 def test_every_line_is_one_json_object_with_time_and_level(capfd: pytest.CaptureFixture[str]) -> None:
     structlog.get_logger("x").info("one\ntwo", number=1)
     (line,) = capfd.readouterr().err.splitlines()

@@ -24,7 +24,8 @@ from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
 from services.rate_limit_storage import SQLiteStorage
-from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
+from services.rate_limits import Outage, RateLimits, StoreUnavailable, storage_from_uri
+from tests.neighbours.processes import wait_until
 
 STRATEGIES = [FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter]
 NOON = 1_800_000_000.0
@@ -85,7 +86,8 @@ def answer_of(worker):
     finally:
         worker.kill()
     assert worker.returncode == 0
-    return json.loads(answer)
+    # Before it may come what was logged.
+    return json.loads(answer.splitlines()[-1])
 
 
 # The same promises on every storage
@@ -542,15 +544,67 @@ def test_a_full_disk_is_reported_until_there_is_room(uri):
     assert answer_of(start_worker("hit_on_a_full_disk", uri)) == ["StoreUnavailable", "allowed"]
 
 
-def test_a_damaged_file_is_reported_and_a_repaired_one_taken_without_a_restart(limits, tmp_path):
-    (tmp_path / "limits.db").write_bytes(b"not a database at all " * 500)
-    for ask in (limits.hit, limits.peek):
-        with pytest.raises(StoreUnavailable):
-            ask("name", 9)
-    assert not limits._storage.check()
+NO_DATABASE = b"not a database at all " * 500
+
+
+def spoil(tmp_path):
+    """Overwrite the file in its place, and the log in which its newest pages are."""
+    for path in tmp_path.glob("limits.db*"):
+        if path.name in ("limits.db", "limits.db-wal"):
+            path.write_bytes(NO_DATABASE)
+
+
+@pytest.mark.parametrize("first", ["hit", "peek", "check"])
+def test_a_damaged_file_is_put_aside_and_service_goes_on(uri, tmp_path, first):
+    storage = storage_from_uri(uri)
+    limits = RateLimits(storage)
+    (tmp_path / "limits.db").write_bytes(NO_DATABASE)
+    ask = {"hit": lambda: limits.hit("name", 9).allowed, "peek": lambda: limits.peek("name", 9), "check": storage.check}
+    assert ask[first]()
+    assert (tmp_path / "limits.db.damaged").read_bytes() == NO_DATABASE
+    remaining = limits.hit("name", 9).remaining
+    other = RateLimits(storage_from_uri(uri))
+    assert other.peek("name", 9).remaining == remaining
+
+
+def test_who_has_the_damaged_file_open_counts_on_in_the_new_one(uri, tmp_path):
+    first, second = (RateLimits(storage_from_uri(uri)) for _ in range(2))
+    assert first.hit("name", 9).remaining == 8
+    spoil(tmp_path)
+    assert second.hit("name", 9).remaining == 8
+    assert (tmp_path / "limits.db.damaged").exists()
+    assert [limits.hit("name", 9).remaining for limits in (first, second, first)] == [7, 6, 5]
+
+
+def test_damage_within_the_file_is_noticed_when_it_is_met(uri, tmp_path):
+    """A file that opens well, but one of whose inner pages is nonsense."""
+    limits = RateLimits(storage_from_uri(uri))
+    for number in range(3000):
+        limits.hit(f"name {number}", 9)
+    limits._storage.close()
+    content = bytearray((tmp_path / "limits.db").read_bytes())
+    content[5 * 4096 :] = b"\xa5" * (len(content) - 5 * 4096)
+    (tmp_path / "limits.db").write_bytes(content)
+    for number in range(3000):
+        assert limits.hit(f"name {number}", 9).allowed
+    assert (tmp_path / "limits.db.damaged").exists()
+
+
+def test_a_file_that_was_removed_is_made_again_for_all(uri, tmp_path):
+    first, second = RateLimits(storage_from_uri(uri)), RateLimits(storage_from_uri(uri))
+    assert [limits.hit("name", 9).remaining for limits in (first, second)] == [8, 7]
     os.remove(tmp_path / "limits.db")
-    assert limits.hit("name", 9).allowed
-    assert limits._storage.check()
+    assert [limits.hit("name", 9).remaining for limits in (first, second)] == [8, 7]
+
+
+def test_of_processes_that_meet_a_damaged_file_one_replaces_it_and_all_share_one_count(uri, tmp_path):
+    workers = [start_worker("hit_around_damage", uri, tmp_path, 500, 200) for _ in range(4)]
+    wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == 4, 60)
+    spoil(tmp_path)
+    answers = [answer_of(worker) for worker in workers]
+    assert (tmp_path / "limits.db.damaged").exists()
+    # None of them counts in the file that was put aside.
+    assert sum(answers) == 500
 
 
 def test_a_missing_folder_is_reported(tmp_path):
@@ -559,7 +613,7 @@ def test_a_missing_folder_is_reported(tmp_path):
 
 
 def test_wrapped_failures_of_a_storage_are_reported_too(uri, tmp_path):
-    (tmp_path / "limits.db").write_bytes(b"not a database at all " * 500)
+    (tmp_path / "limits.db").mkdir()
     limits = RateLimits(storage_from_string(uri, wrap_exceptions=True))
     for ask in (limits.hit, limits.peek):
         with pytest.raises(StoreUnavailable):
@@ -584,6 +638,53 @@ def test_a_redis_that_does_not_answer_is_reported(query, at_least, at_most):
         with pytest.raises(StoreUnavailable):
             limits.hit("name", 9)
         assert at_least <= time.monotonic() - started_at <= at_most
+
+
+# Counting in memory while the storage is away
+
+
+def test_with_a_fallback_limits_hold_in_memory_until_the_storage_is_back(uri, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("services.rate_limits._FIRST_PAUSE_SECONDS", 0.2)
+    (tmp_path / "limits.db").mkdir()
+    limits = RateLimits(storage_from_uri(uri), fallback=True)
+    assert [limits.hit("name", 3).allowed for _ in range(5)] == [True] * 3 + [False] * 2
+    assert limits.peek("name", 3).remaining == 0
+    assert limits.in_memory
+    assert not limits.is_up()
+    (tmp_path / "limits.db").rmdir()
+    wait_until(lambda: limits.hit("name", 3).allowed, 5)
+    assert not limits.in_memory
+    assert limits.is_up()
+    other = RateLimits(storage_from_uri(uri))
+    assert other.peek("name", 3).remaining == 2
+
+
+def test_in_an_outage_one_request_at_a_time_tries_the_storage_and_less_and_less_often():
+    now = [0.0]
+    outage = Outage(clock=lambda: now[0])
+    assert all(outage.may_try() for _ in range(3))
+    outage.note_failure(StoreUnavailable())
+    tries = []
+    for now[0] in [step / 10 for step in range(600)]:
+        if outage.may_try():
+            assert not outage.may_try()
+            tries.append(now[0])
+            outage.note_failure(StoreUnavailable())
+    pauses = [after - before for before, after in itertools.pairwise([0, *tries])]
+    assert pauses[0] == pytest.approx(1, abs=0.2)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(15, abs=0.2)
+    outage.note_success()
+    assert all(outage.may_try() for _ in range(3))
+
+
+def test_a_redis_that_does_not_answer_holds_up_few_requests_when_there_is_a_fallback():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"redis://127.0.0.1:{silent.getsockname()[1]}/0?socket_timeout=0.3"
+        limits = RateLimits(storage_from_uri(uri), fallback=True)
+        started_at = time.monotonic()
+        assert sum(limits.hit("name", 1000).allowed for _ in range(200)) == 200
+        assert time.monotonic() - started_at < 2
 
 
 # Addresses

@@ -1,0 +1,125 @@
+"""The container file and the unit: what they name exists, and a portal made of it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import server
+from config import ROOT
+from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.processes import wait_until
+
+CONTAINERFILE = ROOT / "examples" / "container" / "Containerfile"
+UNIT = ROOT / "examples" / "systemd" / "arka-portal.service"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The lines of the container file as (instruction, rest)."""
+    text = re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
+
+
+def copied() -> Iterator[tuple[list[str], str]]:
+    """What comes out of the repository, and where it goes."""
+    for name, rest in instructions():
+        if name == "COPY" and "--from" not in rest:
+            *sources, target = rest.split()
+            yield sources, target
+
+
+def test_the_container_file_copies_what_exists_and_all_that_is_needed(tmp_path: Path) -> None:
+    for sources, target in copied():
+        for source in sources:
+            assert (ROOT / source).exists(), source
+            if target.startswith("./"):
+                place = tmp_path / target
+                ignored = shutil.ignore_patterns("__pycache__")
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, place, ignore=ignored)
+                else:
+                    shutil.copy(ROOT / source, place)
+    environment = {
+        name: value for name, _, value in (rest.partition("=") for name, rest in instructions() if name == "ENV")
+    }
+    settings = {name: value for name, value in environment.items() if name.startswith("ARKA_")}
+    assert settings == {"ARKA_INSTANCE_PATH": "/data", "ARKA_HOST": "0.0.0.0"}
+    command = json.loads(dict(instructions())["CMD"])
+    check = json.loads(dict(instructions())["HEALTHCHECK"].partition(" CMD ")[2])
+    assert (command[0], check[0]) == ("flask", "python")
+
+    with running_portal({"ARKA_DEMO": "0"}, workers=1) as portal:
+        portal.stop()
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env=portal.environment | {"ARKA_HOST": "127.0.0.1", "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert wait_until(lambda: is_healthy([sys.executable, *check[1:]], portal), 60, 0.2)
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+        assert not is_healthy([sys.executable, *check[1:]], portal)
+        # It wrote nothing beside the instance folder.
+        assert {path.name for path in tmp_path.iterdir()} == {
+            Path(s).name for sources, t in copied() for s in sources if t[0] == "."
+        }
+
+
+def is_healthy(check: list[str], portal: Portal) -> bool:
+    return subprocess.run(check, env=portal.environment, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_the_container_file_installs_from_the_hashed_lock_file_and_runs_unprivileged() -> None:
+    steps = instructions()
+    assert ("COPY", "requirements/run.txt /run.txt") in steps
+    (install,) = [rest for name, rest in steps if name == "RUN" and "pip install" in rest]
+    assert "--require-hashes -r /run.txt" in install
+    assert [name for name, _ in steps].index("USER") < [name for name, _ in steps].index("CMD")
+
+
+def unit() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_unit_starts_the_portal_and_gives_it_time_to_stop() -> None:
+    options = unit()
+    (folder,) = options["WorkingDirectory"]
+    program, *arguments = shlex.split(options["ExecStart"][0])
+    assert program == f"{folder}/.venv/bin/flask"
+    assert arguments == ["--app", "app", "serve"]
+    assert f"ARKA_INSTANCE_PATH=/var/lib/{options['StateDirectory'][0]}" in options["Environment"]
+    assert int(options["TimeoutStopSec"][0]) > server._STOP_SECONDS
+    assert options["KillMode"] == ["mixed"]
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    verify = shutil.which("systemd-analyze")
+    if verify is None:
+        # Few machines that run tests have it, and the test above holds without it.
+        pytest.xfail("systemd-analyze is not installed")
+    # What is to be started has to be there.
+    text = UNIT.read_text().replace("/opt/arka-portal/.venv/bin/flask", sys.executable)
+    (tmp_path / UNIT.name).write_text(text)
+    result = subprocess.run(
+        [verify, "verify", str(tmp_path / UNIT.name)], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    complaints = [line for line in result.stderr.splitlines() if UNIT.name in line]
+    assert (result.returncode, complaints) == (0, [])

@@ -1,0 +1,185 @@
+"""Metrics add up over processes, outlive them, and are written as Prometheus reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config import ROOT
+from services import metrics
+
+# Counts as it is told, line by line; answers "text" with the sums.
+WORKER = """
+import json, sys
+from pathlib import Path
+from services import metrics
+for line in sys.stdin:
+    name, *arguments = json.loads(line)
+    if name == "share":
+        answer = metrics.share(Path(arguments[0]))
+    elif name == "text":
+        answer = metrics.text()
+    else:
+        metric, act = name.split(".")
+        answer = getattr(getattr(metrics, metric), act)(*arguments)
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Worker:
+    """A process that counts."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        if folder is not None:
+            self.do("share", str(folder))
+
+    def do(self, name: str, *arguments: object) -> object:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def numbers(self) -> dict[str, float]:
+        return numbers_in(str(self.do("text")))
+
+    def kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(10)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            pipe.close()
+
+
+def numbers_in(text: str) -> dict[str, float]:
+    """Read the text format, each line of which has to be one."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("# HELP ") or re.fullmatch(r"# TYPE arka_[a-z_]+ (counter|gauge|histogram)", line):
+            continue
+        match = re.fullmatch(r'(arka_[a-z_]+(?:\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})?) (\S+)', line)
+        assert match, line
+        assert match[1] not in found
+        found[match[1]] = float(match[2])
+    return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> object:
+    workers = []
+
+    def start(folder: Path | None = tmp_path) -> Worker:
+        workers.append(Worker(folder))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.kill() if worker._process.poll() is None else None
+
+
+Start = Callable[..., Worker]
+FIVE_HUNDREDS = 'arka_requests_total{route="/v1/me",status="5xx"}'
+
+
+def test_any_process_tells_the_sum_over_all(start: Start) -> None:
+    first, second = start(), start()
+    for worker, times in ((first, 3), (second, 4)):
+        for _ in range(times):
+            worker.do("REQUESTS.add", "/v1/me", "5xx")
+        worker.do("OPEN_STREAMS.add", times)
+        worker.do("PROVIDER_SECONDS.observe", times / 100, "openai")
+    for worker in (first, second):
+        numbers = worker.numbers()
+        assert numbers[FIVE_HUNDREDS] == 7
+        assert numbers["arka_open_streams"] == 7
+        assert numbers["arka_processes"] == 2
+        assert numbers['arka_provider_seconds_count{provider="openai"}'] == 2
+        assert numbers['arka_provider_seconds_sum{provider="openai"}'] == pytest.approx(0.07)
+        buckets = [
+            numbers[f'arka_provider_seconds_bucket{{provider="openai",le="{le}"}}'] for le in (0.025, 0.05, "+Inf")
+        ]
+        assert buckets == [0, 2, 2]
+
+
+def test_what_a_killed_process_counted_stays_and_what_was_so_in_it_goes(start: Start, tmp_path: Path) -> None:
+    first, second = start(), start()
+    first.do("REQUESTS.add", "/v1/me", "5xx")
+    first.do("OPEN_STREAMS.add", 5)
+    first.kill()
+    numbers = second.numbers()
+    assert (numbers[FIVE_HUNDREDS], numbers["arka_processes"]) == (1, 1)
+    assert numbers.get("arka_open_streams", 0) == 0
+    # The next one goes on in its file.
+    third = start()
+    third.do("REQUESTS.add", "/v1/me", "5xx")
+    third.do("REQUESTS.add", "/", "2xx")
+    numbers = second.numbers()
+    assert (numbers[FIVE_HUNDREDS], numbers['arka_requests_total{route="/",status="2xx"}']) == (2, 1)
+    assert numbers["arka_open_streams"] == 0
+    assert len(list((tmp_path / "metrics").iterdir())) == 2
+
+
+def test_a_server_that_starts_begins_anew_and_leaves_the_living_alone(start: Start, tmp_path: Path) -> None:
+    living, dead = start(), start()
+    for worker in (living, dead):
+        worker.do("REQUESTS.add", "/v1/me", "5xx")
+    dead.kill()
+    metrics.begin_anew(tmp_path)
+    assert living.numbers()[FIVE_HUNDREDS] == 1
+    metrics.begin_anew(tmp_path / "nowhere")
+
+
+def test_a_process_without_a_file_tells_of_itself_and_takes_its_counts_along(start: Start, tmp_path: Path) -> None:
+    worker = start(None)
+    worker.do("REQUESTS.add", "/v1/me", "5xx")
+    assert worker.numbers()[FIVE_HUNDREDS] == 1
+    worker.do("share", str(tmp_path))
+    worker.do("REQUESTS.add", "/v1/me", "5xx")
+    assert worker.numbers()[FIVE_HUNDREDS] == 2
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "metrics").iterdir()] == [0o600]
+
+
+def test_more_series_than_there_is_room_for_harm_nobody(start: Start) -> None:
+    worker = start()
+    worker.do("REQUESTS.add", "x" * 300, "5xx")
+    for number in range(4200):
+        worker.do("REQUESTS.add", str(number), "2xx")
+    worker.do("REQUESTS.add", "/v1/me", "5xx")
+    numbers = worker.numbers()
+    assert numbers['arka_requests_total{route="4000",status="2xx"}'] == 1
+    assert len(numbers) < 4200
+
+
+def test_a_label_is_escaped(start: Start) -> None:
+    worker = start()
+    worker.do("REQUESTS.add", 'a"b\\c\nd', "2xx")
+    assert 'arka_requests_total{route="a\\"b\\\\c\\nd",status="2xx"} 1' in str(worker.do("text")).splitlines()
+
+
+def test_a_forked_child_does_not_count_in_its_parent_s_file(tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from services import metrics
+metrics.share(Path({str(tmp_path)!r}))
+metrics.REQUESTS.add("/", "2xx")
+if os.fork() == 0:
+    metrics.REQUESTS.add("/", "2xx")
+    os._exit(0)
+os.wait()
+print(metrics.text(), end="")
+"""
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert numbers_in(printed)['arka_requests_total{route="/",status="2xx"}'] == 1
+    assert os.getpid()
