@@ -17,7 +17,7 @@ import structlog
 from flask import Flask
 
 from models.base import now
-from services import leases
+from services import leases, metrics
 
 _log = structlog.get_logger("background")
 
@@ -81,6 +81,7 @@ class Background:
                 failures = 0
             except Exception:
                 _log.exception("background task failed", task=task.name)
+                metrics.TASK_RUNS.add(task.name, "failed")
                 failures += 1
             pause = _pause(task, failures)
 
@@ -104,6 +105,7 @@ class Background:
         while more and not self._stopping.is_set():
             with self._app.app_context():
                 more = task.run() is True
+            metrics.TASK_RUNS.add(task.name, "done")
 
 
 def _pause(task: Task, failures: int) -> float:

@@ -13,6 +13,9 @@ def sample() -> None:
     """Bring the gauges of this process up to date."""
     metrics.CONNECTIONS.set(_in_use(parts().quick.engine.pool), "v1")
     metrics.CONNECTIONS.set(_in_use(db.engine.pool), "pages")
+    states = list(parts().breakers.states().values())
+    for state in ("open", "half_open"):
+        metrics.BREAKERS.set(states.count(state), state)
 
 
 def _in_use(pool: Pool) -> int:

@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from services import keys
+from services.parts import parts
 from tests.neighbours.fake_provider import FakeProvider
 from tests.people import bearer
 from tests.services.test_metrics import numbers_in
@@ -91,3 +92,10 @@ def test_a_stream_is_open_until_it_ends(app: Flask, client: FlaskClient, mint: M
     response.get_data()
     response.close()
     assert open_streams() == before
+
+
+def test_an_open_breaker_is_told(app: Flask) -> None:
+    breakers = parts().breakers
+    for _ in range(50):
+        breakers.failed("pvk_1")
+    assert 'arka_breakers{state="open"} 1' in app.test_client().get("/metrics").get_data(as_text=True)
