@@ -161,6 +161,26 @@ def test_a_backup_is_for_its_owner_and_holds_no_key(
         assert secret[-20:].encode() not in content
 
 
+def test_what_happens_while_a_backup_is_made_is_not_in_it(
+    lively: keys.Minted, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything()
+    read = rows.read
+
+    def read_slowly(connection: Connection, table: Table) -> Iterator[list[Any]]:
+        # People and workspaces have been read by now.
+        if table.name == "membership":
+            make_person("late@northwind.example")
+        yield from read(connection, table)
+
+    monkeypatch.setattr(rows, "read", read_slowly)
+    backup.make(file)
+    monkeypatch.undo()
+    assert everything() != before
+    backup.restore(file, replace=True)
+    assert everything() == before
+
+
 def test_a_backup_that_fails_leaves_the_earlier_one(
     lively: keys.Minted, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
