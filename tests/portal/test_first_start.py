@@ -128,6 +128,7 @@ def test_what_an_instance_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
     with running_portal({"ARKA_INSTANCE_PATH": str(shared)}) as portal:
         shown(portal)
         subprocess.run([*curl_of(portal.stdout()), "-s"], check=True, timeout=20, stdout=subprocess.DEVNULL)
-        kept = {path.name: path.stat().st_mode & 0o777 for path in shared.iterdir()}
+        kept = {str(path.relative_to(shared)): path.stat().st_mode & 0o777 for path in shared.rglob("*")}
+        folders = {str(path.relative_to(shared)) for path in shared.rglob("*") if path.is_dir()}
     assert {"secret_key", "master_key", "portal.db", "limits.db"} <= set(kept)
-    assert set(kept.values()) == {0o600}
+    assert kept == {name: 0o700 if name in folders else 0o600 for name in kept}
