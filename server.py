@@ -22,7 +22,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import create_app, load_settings
-from services import metrics
+from services import metrics, server_processes
 from services.background import Background
 from services.tasks import TASKS
 
@@ -71,8 +71,14 @@ def application() -> Flask:
     background = Background(app, TASKS)
     background.start()
     # When the last request is answered. A process of multiprocessing ends without what atexit knows.
-    Finalize(None, background.stop, exitpriority=0)
+    Finalize(None, _leave, (app, background), exitpriority=0)
     return app
+
+
+def _leave(app: Flask, background: Background) -> None:
+    background.stop()
+    with app.app_context():
+        server_processes.leave()
 
 
 def _heed_signals() -> None:
