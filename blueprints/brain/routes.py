@@ -58,7 +58,15 @@ def route() -> str | tuple[str, int]:
     tried = _try(form.prompt.data or "", form.system.data or "") if form.validate_on_submit() else None
     titles = {name: provider.title for name, provider in parts().providers.items()}
     rules = parts().brain
-    page = render_template("brain/route.html", form=form, tried=tried, rules=rules, tasks=_tasks(rules), titles=titles)
+    page = render_template(
+        "brain/route.html",
+        form=form,
+        tried=tried,
+        rules=rules,
+        tasks=_tasks(rules),
+        titles=titles,
+        aliases=brain.ALIASES,
+    )
     return page, 422 if form.is_submitted() and tried is None else 200
 
 

@@ -12,15 +12,13 @@ from blueprints.playground.forms import AskForm
 from blueprints.presenters import provider_title
 from services import playground
 from services.errors import AlreadyDone, PortalError
+from services.gateway.brain import ALIASES
 from services.parts import parts
 from services.permissions import may_create_keys
 
 bp = Blueprint("playground", __name__)
 
 Page = tuple[str, int]
-
-# The names that ``brain.is_alias`` knows.
-ALIASES = ("arkabrain", "auto")
 
 
 @bp.get("/playground")

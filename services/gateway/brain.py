@@ -19,7 +19,7 @@ from services.gateway.brain_words import plain
 from services.gateway.prompts import Prompt
 from services.parts import parts
 
-_ALIASES = ("arkabrain", "auto")
+ALIASES = ("arkabrain", "auto")
 # What is wanted stands at the beginning of a long message or at its end; what lies between is what it is about.
 _FIRST_CHARACTERS = 8000
 _LAST_CHARACTERS = 4000
@@ -85,7 +85,7 @@ class Decision:
 
 def is_alias(model: str) -> bool:
     """Tell whether a model's name asks for ARKAbrain; capitals make no difference."""
-    return model.lower() in _ALIASES
+    return model.lower() in ALIASES
 
 
 def known_providers() -> frozenset[str]:

@@ -454,7 +454,7 @@ def test_tab_goes_in_reading_order(
     tabs = ["ARKA API keys", "Provider keys", "Custom scopes"]
     filters = ["Name or last characters", "Status", "Filter"]
     row = ["Production Server", "Rotate Production Server", "Delete Production Server"]
-    main = ["Create New API Key", *tabs, *filters, *row, "Enter a request id"]
+    main = ["Create New API Key", *tabs, *filters, *row, "Enter a request id", "Add key"]
     assert tab_stops(window) == [*frame, *main, "Contact"]
 
     window.goto("/keys/new")

@@ -61,7 +61,7 @@ def test_a_found_key_ends_at_once_and_for_good(visitor: Visitor, client: FlaskCl
     assert "If this was a working key, it no longer works" in page.text
     assert not works(client, minted.secret)
     assert db.session.query(ApiKeySecret).count() == 0
-    (attempt,) = key_history.attempts_since(minted.key)
+    (attempt,) = key_history.attempts_since_end(minted.key)
     assert attempt.address == "127.0.0.1"
 
 

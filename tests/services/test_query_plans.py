@@ -15,12 +15,13 @@ from models.base import now
 from services import key_history, keys, rotation
 from tests.people import Person
 
+# PostgreSQL chooses by the size of its tables, and those of a test are empty.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def plans(app: Flask) -> Callable[[Callable[[], Any]], str]:
     """What the database means to do for the queries on usage that an act makes."""
-    if db.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL chooses by the size of its tables, and those of a test are empty")
 
     def plans(act: Callable[[], Any]) -> str:
         asked: list[tuple[str, Any]] = []

@@ -68,7 +68,7 @@ def limit_workspace(person: Person, **limits: Any) -> None:
 
 
 def call_of(key: KeyFacts, started_at: datetime | None = None) -> Call:
-    call = Call(f"req_{next(numbers)}", key, "chat/completions", "127.0.0.1", None, started_at or now())
+    call = Call(f"req_{next(numbers)}", key, "chat/completions", "127.0.0.1", None, started_at=started_at or now())
     call.model = call.provider_model = "gpt-4o"
     call.provider = "openai"
     return call
