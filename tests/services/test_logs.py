@@ -78,7 +78,12 @@ def test_every_line_is_one_json_object_with_time_and_level(capfd: pytest.Capture
     assert entry["timestamp"].endswith("Z")
 
 
-@pytest.mark.parametrize("secret", [KEY, KEY.replace("_sk_", "_pk_"), PROVIDER_KEY, "sk-or-v1-0123456789abcdef"])
+@pytest.mark.parametrize(
+    "secret",
+    [KEY, KEY.replace("_sk_", "_pk_"), PROVIDER_KEY, "sk-or-v1-0123456789abcdef"],
+    # The keys are others in each process of the test run.
+    ids=["secret", "publishable", "openai", "openrouter"],
+)
 def test_a_key_in_the_wrong_place_is_hidden_before_it_is_kept_or_told_back(secret: str) -> None:
     assert logs.hide_keys(f"the model {secret}, please") == "the model [hidden], please"
     assert logs.hide_keys("risk-free task_pk_, sk-short and gpt-4o") == "risk-free task_pk_, sk-short and gpt-4o"
