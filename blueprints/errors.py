@@ -24,7 +24,7 @@ from services.errors import (
     PortalError,
     RateLimited,
 )
-from services.logs import hide_keys
+from services.logs import each_text, hide_keys
 
 _log = structlog.get_logger("error")
 
@@ -120,8 +120,8 @@ def _json(error: PortalError) -> Response:
         },
     }
     # A key sent in the wrong place is not told back, as the name of a model or of a field.
-    told = hide_keys(orjson.dumps(body, default=str).decode())
-    return Response(told, error.status, content_type="application/json")
+    told = each_text(body, hide_keys)
+    return Response(orjson.dumps(told, default=str), error.status, content_type="application/json")
 
 
 def _page_or_text(error: PortalError) -> Response:

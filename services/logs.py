@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -96,6 +96,17 @@ def hide_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 def hide_keys(text: str) -> str:
     """Return a text of a stranger's without what looks like an API key or a provider key, to be kept or told back."""
     return _KEY.sub(_HIDDEN, text) if "sk-" in text or "_sk_" in text or "_pk_" in text else text
+
+
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value of JSON with every text in it changed, the names of fields too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(name): each_text(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [each_text(item, change) for item in value]
+    return value
 
 
 def clean(value: Any) -> Any:

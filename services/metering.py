@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import orjson
 from sqlalchemy import String, bindparam, func, insert, select, update
 
 from models import ApiKey, KeyFingerprint, UsageRecord
@@ -18,7 +17,7 @@ from models.quick import Act, DatabaseUnavailable, Prepared, Quick
 from services import prices, spending
 from services.errors import DatabaseAway
 from services.gate import KeyFacts
-from services.logs import hide_keys
+from services.logs import each_text, hide_keys
 from services.parts import parts
 from services.server_processes import is_dead, moments, own_id
 from services.spending_counters import lock_name
@@ -26,6 +25,7 @@ from services.spending_counters import lock_name
 _MODEL_LENGTH = 200
 _REASON_LENGTH = 200
 _CLIENT_LENGTH = 200
+_DETAIL_LENGTH = 500
 
 
 @dataclass(slots=True)
@@ -155,9 +155,12 @@ class Meter:
             with self._quick.act() as act:
                 act.alone(lock_name(call.key.workspace_id))
                 yield act
-        except DatabaseUnavailable as error:
+        except BaseException as error:
+            # Whatever kept it from being settled, the hold must not outlive the call.
             spending.abandon(call.request_id, call.key.workspace_id)
-            raise DatabaseAway from error
+            if isinstance(error, DatabaseUnavailable):
+                raise DatabaseAway from error
+            raise
 
     def _run(self, statement: Prepared, values: dict[str, object]) -> None:
         try:
@@ -252,7 +255,7 @@ def _row(
         "duration_ms": duration_ms,
         "status": status,
         "code": code,
-        "details": orjson.loads(hide_keys(orjson.dumps(details).decode())) if details else None,
+        "details": each_text(details, _detail) if details else None,
         "streamed": call.streamed,
         "requested_model": _text(call.requested_model, _MODEL_LENGTH),
         "route_reason": _text(call.route_reason, _REASON_LENGTH),
@@ -268,6 +271,10 @@ def _row(
         "address": call.address,
         "client": _text(call.client, _CLIENT_LENGTH),
     }
+
+
+def _detail(text: str) -> str:
+    return _text(text, _DETAIL_LENGTH) or ""
 
 
 def _text(value: str | None, length: int) -> str | None:

@@ -95,6 +95,8 @@ def hold(call: Call, routes: Sequence[tuple[str, str]], *, input_tokens: int, ou
             if fits:
                 spending_counters.keep(act, call.request_id, call.key.workspace_id, limits, amount)
     except DatabaseUnavailable as error:
+        # It may have been kept although nobody told so.
+        abandon(call.request_id, call.key.workspace_id)
         raise DatabaseAway from error
     if not fits:
         raise _refusal(tightest, most if bounded else None)

@@ -73,7 +73,7 @@ def _answer(view: View, args: Any, kwargs: Any, meter: Meter) -> Response:
     if isinstance(stream, Stream):
         try:
             meter.open(call, response.status_code)
-        except PortalError:
+        except BaseException:
             # Nobody is going to read it, and the provider's connection must not wait for that.
             stream.close()
             raise

@@ -68,6 +68,8 @@ class Endpoint:
     usage_on_request: bool = False
     # Fields of the request that the provider turns into input.
     input_fields: tuple[str, ...] = field(default=())
+    # Fields of the request that bound the output. Those of another endpoint bound nothing here.
+    limit_fields: tuple[str, ...] = field(default=())
     # The field of a whole answer that holds what the model wrote; None: nothing was written.
     written_field: str | None = None
     # What must not be switched on, each with the reason.
@@ -154,6 +156,7 @@ _ROWS = (
         _note_chunk,
         usage_on_request=True,
         input_fields=("messages", "tools", "functions", "response_format"),
+        limit_fields=("max_completion_tokens", "max_tokens"),
         written_field="choices",
     ),
     Endpoint(
@@ -163,6 +166,7 @@ _ROWS = (
         _note_chunk,
         usage_on_request=True,
         input_fields=("prompt", "suffix"),
+        limit_fields=("max_tokens",),
         written_field="choices",
     ),
     Endpoint("embeddings", "prompt_tokens", "completion_tokens", None, input_fields=("input",)),
@@ -173,6 +177,7 @@ _ROWS = (
         _note_response_event,
         ends_with_done=False,
         input_fields=("input", "instructions", "tools", "text"),
+        limit_fields=("max_output_tokens",),
         written_field="output",
         # Its usage would never be told here, and its answer could not be fetched.
         not_offered={"background": "Responses in the background are not offered: they could not be fetched here."},

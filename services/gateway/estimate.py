@@ -21,7 +21,6 @@ _STORED_CONTEXT_TOKENS = 200_000
 _STORED_CONTEXT = ("conversation", "previous_response_id", "prompt")
 _PICTURE_TYPES = frozenset({"image_url", "input_image"})
 _PICTURE_DATA = "data:image/"
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 def tokens(written_bytes: int) -> int:
@@ -53,7 +52,7 @@ def most_output_tokens(endpoint: Endpoint, request: dict[str, Any]) -> int | Non
     """Return how many tokens of output the request allows in all its choices; None: it does not say."""
     if endpoint.written_field is None:
         return 0
-    limits: list[int] = [limit for name in _LIMITS if (limit := request.get(name)) is not None]
+    limits: list[int] = [limit for name in endpoint.limit_fields if (limit := request.get(name)) is not None]
     choices: list[int] = [number for name in ("n", "best_of") if (number := request.get(name)) is not None]
     if not limits or not all(_is_count(number) for number in (*limits, *choices)):
         return None

@@ -22,6 +22,8 @@ from services.logs import hide_keys
 from services.metering import Call
 from services.parts import parts
 
+_OTHER_MODELS = ("models", "preset")
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -72,13 +74,18 @@ def _simulate(call: Call, endpoint: Endpoint, request: dict[str, Any]) -> Reply:
 def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes, headers: Mapping[str, str]) -> Reply:
     keys = provider_keys.connected(call.key.workspace_id)
     possible = _routes(call, endpoint, request, keys)
+    limited = bool(spending.limits_of(call.key, call.started_at))
+    if call.key.allowed_models or limited:
+        _refuse_other_models(request)
     spending.hold(
         call,
         [(route.provider.name, route.model) for route in possible],
         input_tokens=estimate.most_input_tokens(endpoint, request, body),
         output_tokens=estimate.most_output_tokens(endpoint, request),
     )
-    if call.key.allowed_models or call.hold is not None:
+    if limited:
+        request = _with_usage(call, endpoint, request)
+    if call.key.allowed_models or limited:
         # Of a name given twice we judged the last; a provider may take the first.
         body = orjson.dumps(request)
     question = Question(endpoint, request, body, call.streamed, headers)
@@ -94,6 +101,26 @@ def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes,
         lambda: endpoint.written_bytes(found.answer),
     )
     return Reply(200, found.headers.pop("Content-Type"), found.content, found.headers)
+
+
+def _refuse_other_models(request: dict[str, Any]) -> None:
+    """Raise InvalidRequest for further models to fall back on, which nobody has judged or held money for.
+
+    https://openrouter.ai/docs/guides/routing/model-fallbacks
+    """
+    for name in _OTHER_MODELS:
+        if request.get(name):
+            raise InvalidRequest(
+                f"'{name}' is not offered to a key that is restricted to models or has a spending limit.", param=name
+            )
+
+
+def _with_usage(call: Call, endpoint: Endpoint, request: dict[str, Any]) -> dict[str, Any]:
+    """Under a spending limit a caller cannot decline the report of usage that its cost is made from."""
+    options = request.get("stream_options")
+    if not (call.streamed and endpoint.usage_on_request and "stream_options" in request):
+        return request
+    return request | {"stream_options": {**(options if isinstance(options, dict) else {}), "include_usage": True}}
 
 
 def _routes(call: Call, endpoint: Endpoint, request: dict[str, Any], keys: Mapping[str, object]) -> list[Route]:

@@ -236,3 +236,58 @@ def test_keys_get_their_limits_as_text_or_number_and_show_them_as_text(
     path = f"/v1/keys/{made['id']}"
     lifted = client.patch(path, headers=headers, json={"restrictions": {"daily_limit_usd": None}}).get_json()
     assert lifted["restrictions"] == {**made["restrictions"], "daily_limit_usd": None}
+
+
+# ---- what would get round a limit
+
+
+@pytest.mark.parametrize("name", ["models", "preset"])
+def test_no_other_model_is_smuggled_past_a_limit(
+    client: FlaskClient, make: Callable[..., keys.Minted], connected: FakeProvider, name: str
+) -> None:
+    """OpenRouter falls back on the models of a list, at their price."""
+    body = {**HELLO, name: ["openai/o1-pro"]}
+    for limits in ({"monthly_limit_nano_usd": USD}, {"models": ("gpt-4o",)}):
+        response = client.post(CHAT, headers=bearer(make(**limits).secret), json=body)
+        assert (response.status_code, response.get_json()["error"]["param"]) == (400, name)
+    assert connected.requests == []
+    assert client.post(CHAT, headers=bearer(make().secret), json=body).status_code == 200
+
+
+def test_a_bound_of_another_endpoint_is_none(
+    client: FlaskClient, make: Callable[..., keys.Minted], connected: FakeProvider
+) -> None:
+    """With it the call would hold one token, and the provider would not heed it."""
+    headers = bearer(make(monthly_limit_nano_usd=USD // 100).secret)
+    stated = client.post(CHAT, headers=headers, json={**HELLO, "max_tokens": 2000})
+    assert stated.get_json()["error"]["code"] == "spending_limit_reached"
+    connected.fault = "slow:1"
+    body = {**HELLO, "max_output_tokens": 1, "stream": True}
+    with client.post(CHAT, headers=headers, json=body, buffered=False) as response:
+        assert response.status_code == 200
+        (counter,) = db.session.query(SpendingCounter)
+        assert counter.held_nano_usd == USD // 100
+
+
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": False, "include_obfuscation": False}])
+def test_under_a_limit_the_report_of_usage_cannot_be_declined(
+    client: FlaskClient, make: Callable[..., keys.Minted], connected: FakeProvider, options: dict[str, bool] | None
+) -> None:
+    headers = bearer(make(monthly_limit_nano_usd=USD).secret)
+    body = {**HELLO, "stream": True, "stream_options": options}
+    assert client.post(CHAT, headers=headers, json=body).status_code == 200
+    assert connected.requests[-1].json["stream_options"] == {**(options or {}), "include_usage": True}
+    assert not rows()[-1].estimated
+
+
+@pytest.mark.parametrize("before", ["", "\n", "\t", "x\n", "\0"])
+def test_a_key_in_the_place_of_a_model_is_neither_kept_nor_a_fault_of_ours(
+    client: FlaskClient, make: Callable[..., keys.Minted], before: str
+) -> None:
+    secret = make(models=("gpt-4o",)).secret
+    for key in (secret.reveal(), "sk-proj-" + "A1b2" * 8):
+        response = client.post(CHAT, headers=bearer(secret), json={**HELLO, "model": before + key})
+        assert (response.status_code, response.get_json()["error"]["code"]) == (403, "model_not_allowed")
+        assert key not in response.get_data(as_text=True)
+        assert key not in repr([(row.details, row.model) for row in rows()])
+    assert len(rows()) == 2
