@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask import current_app
-from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, select, text
+from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, select, text, update
 from sqlalchemy import exc as database_errors
 
 from extensions import db
-from models import ServerProcess
+from models import MailMessage, ServerProcess
 from models.base import now
 from services import backup_file, instance_lock, provider_keys, rows, schema
 from services.backup_file import Manifest, Reader
@@ -182,7 +182,15 @@ def _load(connection: Connection, file: Reader) -> None:
     except (ValueError, TypeError, database_errors.SQLAlchemyError) as error:
         raise RestoreRefused("The backup holds rows that the database does not take.") from error
     schema.upgrade(connection)
+    _hold_back_mail(connection)
     connection.commit()
+
+
+def _hold_back_mail(connection: Connection) -> None:
+    """What was waiting when the backup was made has been sent since, or is not this instance's to send."""
+    waiting = MailMessage.sent_at.is_(None), MailMessage.failed_at.is_(None)
+    held = {"failed_at": now(), "last_error": "Restored from a backup", "text": "", "html": ""}
+    connection.execute(update(MailMessage).where(*waiting).values(held))
 
 
 def _check_loaded(connection: Connection, with_other_keys: bool) -> None:

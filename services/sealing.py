@@ -36,9 +36,13 @@ def seal(secret: Secret, place: str) -> str:
 
 
 def take_turn() -> None:
-    """Wait for whoever seals or changes the ring, then see the ring as they left it. Holds until the act ends."""
+    """Wait for whoever seals or changes the ring, then see the ring as they left it. Holds until the act ends.
+
+    Raises ServiceUnavailable when the ring cannot be seen: a key that was taken out of it must seal nothing more.
+    """
     one_at_a_time("vault")
-    parts().vault.refresh()
+    if not parts().vault.refresh():
+        raise ServiceUnavailable("The file of the master keys cannot be read. Nothing was changed.")
 
 
 def seals_of(name: str) -> int:

@@ -50,14 +50,16 @@ class Vault:
         """The public name of the key that seals."""
         return self.ring[0]
 
-    def refresh(self) -> None:
-        """Read the ring's file again, if there is one. A file that cannot be read leaves the ring as it is."""
+    def refresh(self) -> bool:
+        """Read the ring's file again, if there is one. A file that cannot be read leaves the ring as it is: False."""
         if self.file is None:
-            return
+            return True
         try:
             self._take(self.file.read())
         except (OSError, ValueError) as error:
             _log.error("master key file cannot be read", path=str(self.file.path), reason=type(error).__name__)
+            return False
+        return True
 
     @property
     def key_ids(self) -> list[str]:

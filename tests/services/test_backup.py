@@ -67,8 +67,9 @@ def lively(app: Flask, alice: Person, mint: Mint) -> keys.Minted:
                 text="a\tb\n'\"\\",
                 html="",
                 created_at=now(),
-                attempts=0,
+                attempts=1,
                 next_attempt_at=now(),
+                sent_at=now(),
             )
         )
     return minted
@@ -209,6 +210,17 @@ def test_data_is_replaced_only_when_that_is_said(lively: keys.Minted, alice: Per
     backup.restore(file, replace=True)
     assert everything() == before
     assert db.session.get(Workspace, later.workspace_id) is None
+
+
+def test_mail_that_waited_is_not_sent_by_a_restore(app: Flask, lively: keys.Minted, file: Path) -> None:
+    """It has been sent since, or a copy of the portal must not send it."""
+    with transaction() as session:
+        session.query(MailMessage).update({"sent_at": None})
+    backup.make(file)
+    backup.restore(file, replace=True)
+    (message,) = db.session.query(MailMessage)
+    assert message.failed_at is not None
+    assert (message.sent_at, message.text, message.last_error) == (None, "", "Restored from a backup")
 
 
 def test_sessions_do_not_come_back_to_life(app: Flask, lively: keys.Minted, alice: Person, file: Path) -> None:

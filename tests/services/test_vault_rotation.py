@@ -11,7 +11,7 @@ from extensions import db
 from models import MasterKeyUse, ProviderKey
 from models.base import transaction
 from services import provider_keys, sealing, vault_rotation
-from services.errors import InvalidRequest
+from services.errors import InvalidRequest, ServiceUnavailable
 from services.parts import parts
 from services.sealing import MasterKeyUsedUp
 from services.secret import Secret
@@ -206,3 +206,15 @@ def test_keys_from_a_setting_are_changed_there(app: Flask, alice: Person, monkey
     save(alice, "sk-first")
     assert vault_rotation.reseal_all() == Tally(total=1, current=1)
     assert sealed_with(db.session.query(ProviderKey).one().sealed) == parts().vault.active_key_id
+
+
+def test_nothing_is_sealed_while_the_ring_cannot_be_seen(app: Flask, alice: Person) -> None:
+    """The key that this process knows may have been taken out of the ring, and then the secret would be lost."""
+    file = parts().vault.file
+    assert file is not None
+    file.path.rename(file.path.with_suffix(".away"))
+    with pytest.raises(ServiceUnavailable):
+        provider_keys.save(alice.workspace, "openai", Secret("sk-x"), actor=alice.actor, check=False)
+    assert provider_keys.of_workspace(alice.workspace) == []
+    file.path.with_suffix(".away").rename(file.path)
+    assert provider_keys.save(alice.workspace, "openai", Secret("sk-x"), actor=alice.actor, check=False)
