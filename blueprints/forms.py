@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from flask import request
 from flask_wtf import FlaskForm
 
 from services.errors import InvalidInput
@@ -9,6 +12,12 @@ from services.errors import InvalidInput
 
 class PortalForm(FlaskForm):  # type: ignore[misc]
     """A form that can take the faults that a service found, beside those it finds itself."""
+
+    class Meta(FlaskForm.Meta):  # type: ignore[misc]
+        """Reads the fields of a form and nothing else: no files and no JSON, whose values are not all text."""
+
+        def wrap_formdata(self, form: FlaskForm, formdata: Any) -> Any:
+            return (request.form or None) if request.method == "POST" else None
 
     def take(self, error: InvalidInput) -> None:
         """Put each fault at its field; one that has no field here is put above the form."""

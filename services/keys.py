@@ -11,7 +11,7 @@ from sqlalchemy import and_, func, or_, select
 
 from extensions import db
 from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
-from models.base import new_id, now, one_at_a_time, transaction
+from models.base import new_id, now, one_at_a_time, transaction, utc_day
 from services import audit, custom_scopes, idempotency, spending
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused
@@ -381,7 +381,7 @@ def requests_in_days(workspace: Workspace, days: int = 7, key_ids: Sequence[str]
     The oldest day comes first.
     """
     first = now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
-    day = func.date(UsageRecord.started_at)
+    day = utc_day(UsageRecord.started_at)
     query = (
         select(UsageRecord.api_key_id, day, func.count())
         .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= first, _NO_ATTEMPT)

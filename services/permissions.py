@@ -102,6 +102,11 @@ def may_limit_spending(role: Role) -> bool:
     return role.includes(Role.ADMIN)
 
 
+def may_extend_key(role: Role, user_id: str, key: ApiKey) -> bool:
+    """Tell whether a person may give a key new life: who may end it, and could make one like it."""
+    return may_manage_key(role, user_id, key) and all(may_grant(role, scope) for scope in key.scopes)
+
+
 def may_manage_key(role: Role, user_id: str, key: ApiKey) -> bool:
     """Owners and admins manage every key of the workspace, developers those they made."""
     return role.includes(Role.ADMIN) or (role is Role.DEVELOPER and key.created_by_id == user_id)

@@ -189,7 +189,8 @@ def _spell_model(text: str) -> str:
 def _spell_network(text: str) -> str:
     try:
         # Strict: bits beyond the mask are a slip of the pen that would widen what was meant.
-        network = ipaddress.ip_network(text)
+        # A zone, as in fe80::1%eth0, means something on one machine only; Python takes any text for one.
+        network = ipaddress.ip_network(text.replace("%", " "))
     except ValueError:
         raise ValueError(f"“{text[:60]}” is not a network. Write it like 203.0.113.0/24") from None
     return str(network)
@@ -216,6 +217,8 @@ _USUAL_PORTS = {("http", 80), ("https", 443)}
 def _spell_host(host: str) -> str:
     """Raises ValueError."""
     if ":" in host:
+        if "%" in host:
+            raise ValueError(host)
         return f"[{ipaddress.IPv6Address(host).compressed}]"
     letters = host.replace("-", "").replace(".", "")
     if not (0 < len(host) <= 253 and letters.isascii() and letters.isalnum() and ".." not in host):

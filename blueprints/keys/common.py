@@ -13,7 +13,7 @@ from models import ApiKey
 from services import keys
 from services.errors import PermissionRefused
 from services.parts import parts
-from services.permissions import may_manage_key
+from services.permissions import may_extend_key, may_manage_key
 
 bp = Blueprint("keys", __name__, url_prefix="/keys")
 
@@ -24,6 +24,17 @@ def managed(key_id: str) -> ApiKey:
     """Return a living key that this person may change. Raises NotFound, PermissionRefused."""
     key = keys.get(current_workspace(), key_id)
     require_manager(key)
+    return key
+
+
+def extended(key_id: str) -> ApiKey:
+    """Return a living key that this person may give a new secret, new settings or a new life.
+
+    Who may no longer make a key like it can only end it. Raises NotFound, PermissionRefused.
+    """
+    key = managed(key_id)
+    if not may_extend_key(current_role(), current_person().id, key):
+        raise PermissionRefused("This key may do more than your role. Ask an owner or admin.")
     return key
 
 

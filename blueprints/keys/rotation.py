@@ -6,7 +6,7 @@ from flask import flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
 from blueprints.guards import current_actor, current_workspace, role_required
-from blueprints.keys.common import Answer, bp, has_api_access, managed, shown_once, view_of
+from blueprints.keys.common import Answer, bp, extended, has_api_access, managed, shown_once, view_of
 from blueprints.keys.forms import OverlapForm
 from models import ApiKey
 from models.base import now
@@ -17,7 +17,7 @@ from services.errors import AlreadyDone, InvalidInput
 @bp.route("/<key_id>/rotate", methods=["GET", "POST"])
 @role_required("developer")
 def rotate(key_id: str) -> Answer:
-    key = managed(key_id)
+    key = extended(key_id)
     form = OverlapForm(key)
     if not form.is_submitted() and not has_api_access():
         return redirect(url_for("keys.index"), 303)
@@ -53,7 +53,7 @@ def overlap(key_id: str) -> Answer:
 @bp.post("/<key_id>/rotation")
 @role_required("developer")
 def more_time(key_id: str) -> Answer:
-    key = managed(key_id)
+    key = extended(key_id)
     if rotation.previous_secret(key) is None:
         return _over(key)
     form = OverlapForm(key, at_once=False)

@@ -9,7 +9,17 @@ from werkzeug.wrappers import Response
 
 from blueprints.charts import day_chart, day_in_full
 from blueprints.guards import current_actor, current_role, current_workspace, role_required
-from blueprints.keys.common import Answer, bp, has_api_access, managed, require_manager, shown_once, view_of, views_of
+from blueprints.keys.common import (
+    Answer,
+    bp,
+    extended,
+    has_api_access,
+    managed,
+    require_manager,
+    shown_once,
+    view_of,
+    views_of,
+)
 from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
 from blueprints.presenters import audit_lines, provider_views, scope_groups, spending_standings, usage_rows
 from models import ApiKey
@@ -126,7 +136,7 @@ def show(key_id: str) -> str:
 @bp.route("/<key_id>/edit", methods=["GET", "POST"])
 @role_required("developer")
 def edit(key_id: str) -> Answer:
-    key = managed(key_id)
+    key = extended(key_id)
     # A limit that the key has already may stay, whatever the plan is now.
     highest = max(_highest_rate(), key.requests_per_minute or 0)
     form = EditForm(key, limit=highest, may_limit_spending=may_limit_spending(current_role()))
@@ -158,7 +168,7 @@ def disable(key_id: str) -> Answer:
 @bp.post("/<key_id>/enable")
 @role_required("developer")
 def enable(key_id: str) -> Response:
-    key = managed(key_id)
+    key = extended(key_id)
     keys.enable(current_workspace(), key.id, actor=current_actor())
     flash(f"Key “{key.name}” is enabled.")
     return redirect(url_for("keys.index"), 303)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from flask import Response
 
 from blueprints.v1 import bp
-from blueprints.v1.auth import bearer_required
+from blueprints.v1.auth import bearer_required, current_call
 from blueprints.v1.body import read_body
 from blueprints.v1.caller import current_actor, current_workspace
 from blueprints.v1.objects import json_response, provider_object
 from services import provider_keys
-from services.errors import NotFound
+from services.errors import NotFound, PermissionRefused
 from services.json_input import Fields, read_object
 from services.parts import parts
 from services.permissions import Scope
@@ -37,6 +37,7 @@ def get_provider(name: str) -> Response:
 @bearer_required(Scope.PROVIDERS_WRITE)
 def put_provider(name: str) -> Response:
     """Test a key, then keep it in place of the one before. 201 for the first, 200 for another."""
+    _refuse_test_key()
     workspace, known = current_workspace(), parts().providers
     if name not in known:
         raise NotFound(f"There is no such provider. There are: {', '.join(known)}.")
@@ -54,6 +55,7 @@ def put_provider(name: str) -> Response:
 @bp.delete("/providers/<name>")
 @bearer_required(Scope.PROVIDERS_WRITE)
 def delete_provider(name: str) -> Response:
+    _refuse_test_key()
     workspace = current_workspace()
     row_id = provider_keys.get(workspace, name).id
     provider_keys.delete(workspace, name, actor=current_actor())
@@ -64,4 +66,11 @@ def delete_provider(name: str) -> Response:
 @bearer_required(Scope.PROVIDERS_WRITE)
 def test_provider(name: str) -> Response:
     """Ask the provider about the key that is kept; always 200 with the state that was found."""
+    _refuse_test_key()
     return json_response(provider_object(provider_keys.check_saved(current_workspace(), name)))
+
+
+def _refuse_test_key() -> None:
+    """What a test key does reaches no provider, and touches nothing that live keys depend on."""
+    if current_call().key.environment == "test":
+        raise PermissionRefused("A test key cannot manage provider keys.")

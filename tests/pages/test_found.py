@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import statistics
 import threading
@@ -333,3 +334,14 @@ def test_public_pages_lead_to_it(visitor: Visitor, owner: Visitor) -> None:
     for path in ("/sign-in", "/sign-up", "/nowhere"):
         assert PAGE in visitor.open(path).links
     assert PAGE not in owner.open("/keys").links
+
+
+def test_a_file_or_json_in_place_of_a_form_is_no_fault_of_ours(app: Flask) -> None:
+    visitor = Visitor(app)
+    token = dict(visitor.open("/found-a-key").main_form.fields)["csrf_token"]
+    upload = {"csrf_token": token, "key": (io.BytesIO(b"arka_sk_"), "key.txt")}
+    answer = visitor.one_request("POST", "/found-a-key", data=upload, content_type="multipart/form-data")
+    assert answer.status_code == 422
+    for body in ({"key": 5}, [1], {"key": "a\0b"}):
+        answer = visitor.one_request("POST", "/found-a-key", json=body, headers={"X-CSRFToken": token})
+        assert answer.status_code in (400, 422), body

@@ -80,6 +80,22 @@ def test_a_developer_makes_no_key_that_may_do_more_than_a_developer(
     assert {key.name for key in keys.living(alice.workspace)} == {"usual", "by hand", "everything"}
 
 
+def test_who_may_no_longer_make_a_key_like_it_can_only_end_it(developer: Visitor, dora: Person, alice: Person) -> None:
+    """A former admin must not win back their rights by a new secret of an old key."""
+    kinds = {"kind": "secret", "environment": "live", "preset": "full"}
+    key = keys.mint(alice.workspace, actor=dora.actor, name="From before", **kinds).key
+    for path, fields in (
+        (f"/keys/{key.id}/rotate", {"overlap": "now"}),
+        (f"/keys/{key.id}/edit", {"name": "Mine", "expires": "never"}),
+        (f"/keys/{key.id}/enable", {}),
+    ):
+        developer.post_by_hand(path, **fields)
+        assert developer.status == 403, path
+    assert "may do more than your role" in developer.open(f"/keys/{key.id}/rotate").text
+    developer.submit(f"/keys/{key.id}/disable")
+    assert keys.get(alice.workspace, key.id).disabled_at is not None
+
+
 def test_an_owner_deletes_a_developers_key(developer: Visitor, alice: Person, owner: Visitor) -> None:
     developer.submit("/keys/new", name="made by dora")
     key = keys.living(alice.workspace)[0]

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from flask import Flask
 from sqlalchemy import text
 
 from extensions import db
 from models import ApiKey, ApiKeySecret, AuditEvent
-from models.base import now
+from models.base import now, transaction
 from services import keys, workspaces
 from services.errors import AlreadyDone, InvalidInput, NotFound, PlanRequired
 from services.key_format import KeyFormat
 from services.permissions import PRESETS, PUBLISHABLE_SCOPES, Role, Scope, may_create_keys, may_manage_key
+from tests.calls import Owner, call, keep
 from tests.people import Person
 
 Mint = Callable[..., keys.Minted]
@@ -153,3 +155,15 @@ def test_developers_manage_their_own_keys_only(mint: Mint, alice: Person, charli
     assert may_manage_key(Role.DEVELOPER, alice.user_id, key)
     assert not may_manage_key(Role.VIEWER, alice.user_id, key)
     assert [role.value for role in Role if may_create_keys(role)] == ["owner", "admin", "developer"]
+
+
+def test_days_are_those_of_utc_whatever_the_zone_of_the_session(app: Flask, mint: Mint, alice: Person) -> None:
+    minted = mint()
+    midnight = now().replace(hour=0, minute=0, second=0, microsecond=0)
+    for seconds in (-1, 1):
+        at = midnight + timedelta(seconds=seconds)
+        with transaction():
+            keep([call(Owner(alice.workspace_id, minted.key.id, minted.key.secrets[0].id), at)])
+    if db.engine.dialect.name == "postgresql":
+        db.session.execute(text("SET TIME ZONE 'Asia/Tokyo'"))
+    assert keys.requests_in_days(alice.workspace)[minted.key.id] == [0, 0, 0, 0, 0, 1, 1]

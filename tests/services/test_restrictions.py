@@ -153,3 +153,12 @@ def test_all_slips_are_named_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
         read(networks=["x"], origins=["https://a.example"], models=["two words"], requests_per_minute=0)
     assert set(caught.value.fields) == {"networks", "origins", "models", "requests_per_minute"}
+
+
+@pytest.mark.parametrize("zone", ["eth0", "a b", "a\u00a0b", "a\0b"])
+def test_an_address_with_a_zone_is_no_network_and_no_origin(zone: str) -> None:
+    """It means something on one machine only, and Python takes any text for one."""
+    for name, value in (("networks", f"fe80::1%{zone}/128"), ("origins", f"https://[fe80::1%{zone}]")):
+        with pytest.raises(InvalidInput) as refused:
+            read("publishable", **{name: [value]})
+        assert set(refused.value.fields) == {name}

@@ -195,3 +195,18 @@ def test_a_key_of_a_provider_that_is_no_longer_offered_can_still_be_deleted(
     assert call("GET", "/openrouter").get_json()["title"] == "openrouter"
     assert call("POST", "/openrouter/test").status_code == 422
     assert call("DELETE", "/openrouter").status_code == 200
+
+
+def test_a_test_key_reaches_no_provider_and_touches_no_provider_key(
+    call: Call, mint: Mint, provider: FakeProvider, alice: Person
+) -> None:
+    call("PUT", "/openai", json={"key": provider.good_key})
+    provider.requests.clear()
+    secret = mint("CI", environment="test", scopes=sorted(Scope)).secret
+    for method, path, body, scope in ROUTES:
+        response = call(method, path, secret=secret, json=body)
+        allowed = scope == "providers:read"
+        assert response.status_code == (200 if allowed else 403), (method, path)
+        assert allowed or response.get_json()["error"]["code"] == "permission_denied"
+    assert provider.requests == []
+    assert call("GET", "/openai").status_code == 200
