@@ -178,6 +178,24 @@ def test_what_a_provider_says_of_its_failure_comes_as_the_last_event(
     assert error["request_id"] == response.headers["X-Request-Id"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reset_anywhere_in_an_answer_is_told_and_counted_once(
+    ask: Ask, connect: Connect, provider: FakeProvider, stream: bool
+) -> None:
+    connect("openai", provider.good_key)
+    # The seal of the end comes before the last bytes, so those may be missing unseen.
+    length = len(ask(stream=stream).get_data())
+    lost, broken = (503, "provider_unreachable"), (200, "provider_unreachable")
+    allowed = {lost, broken} if stream else {lost}
+    # A prime step meets every part of every kind of line; a call for each byte would take a minute.
+    positions = range(0, length - 40, 19)
+    for position in positions:
+        provider.fault = f"reset:{position}"
+        response = ask(stream=stream)
+        assert outcome(response) in allowed, position
+    assert len(rows()) == len(positions) + 1
+
+
 def test_a_cut_inside_a_long_line_still_lets_the_last_event_stand_alone(
     ask: Ask, connect: Connect, provider: FakeProvider
 ) -> None:
