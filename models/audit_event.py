@@ -31,3 +31,26 @@ class AuditEvent(Base):
     address: Mapped[str | None] = mapped_column(String(45))
     client: Mapped[str | None] = mapped_column(String(200))
     hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    # 1: SHA-256, which whoever writes to the table can make; 2: a MAC under a key that is not in the database.
+    hash_version: Mapped[int] = mapped_column(default=1, server_default="1")
+
+
+class AuditHead(Base):
+    """The last entry of a workspace's chain, under a MAC: what is missing at the end shows, too."""
+
+    __tablename__ = "audit_head"
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int]
+    mac: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+
+class AuditCheck(Base):
+    """The last time a workspace's chain was verified: up to which entry, and the first broken one if there is one."""
+
+    __tablename__ = "audit_check"
+
+    workspace_id: Mapped[str] = mapped_column(ForeignKey("workspace.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int]
+    checked_at: Mapped[Moment]
+    broken_number: Mapped[int | None]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy import ForeignKey, LargeBinary, String, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from models.base import Base, Id, Moment
+from models.base import Base, Id, Moment, OptionalMoment, Words
 from models.user import User
 
 
@@ -22,5 +22,12 @@ class LoginSession(Base):
     expires_at: Mapped[Moment]
     address: Mapped[str | None] = mapped_column(String(45))
     client: Mapped[str | None] = mapped_column(String(200))
+
+    # How the person proved who they are: "password", "totp", "recovery_code", "passkey", "oidc".
+    methods: Mapped[list[str]] = mapped_column(Words, default=list, server_default="")
+    # The last time they proved it, at sign-in or since; None means at sign-in.
+    proved_at: Mapped[OptionalMoment]
+    # Whether the cookie outlives the browser.
+    remembered: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     user: Mapped[User] = relationship()

@@ -1,4 +1,4 @@
-"""People: sign-up, sign-in, sign-out, and the first operator."""
+"""People: sign-up, sign-in, and the first operator."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import base64
 import hmac
 import secrets
 from contextlib import suppress
-from datetime import timedelta
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import select
 
 from extensions import db
-from models import LoginSession, SetupLink, User, Workspace
-from models.base import delete_some, new_id, now, one_at_a_time, transaction
-from models.quick import DatabaseUnavailable, Prepared
-from services import audit, passwords, workspaces
+from models import SetupLink, User, Workspace
+from models.base import new_id, now, one_at_a_time, transaction
+from services import passwords, sessions, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
 from services.parts import parts
@@ -26,9 +24,6 @@ from services.secret import Secret
 # Small teams do give people addresses such as name@office.local.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.remove("local")
 
-SESSION_LIFETIME = timedelta(days=14)
-_SEEN_AGAIN_AFTER = timedelta(minutes=1)
-_CLIENT_LENGTH = 200
 _NOT_CREATED = "This account could not be created. If you have one already, sign in"
 
 
@@ -38,8 +33,8 @@ def sign_up(email: str, password: Secret, *, address: str | None, client: str | 
     password_hash = passwords.hash_password(password)
     with transaction():
         user = _add_user(email, password_hash, is_operator=False)
-        workspace = _add_workspace_of(user, address=address, client=client)
-        return _open_session(user, workspace, address=address, client=client)
+        _add_workspace_of(user, address=address, client=client)
+        return sessions.begin(user, methods=["password"], address=address, client=client)
 
 
 def create_user(email: str, password: Secret, *, is_operator: bool, actor: Actor) -> Workspace:
@@ -60,38 +55,7 @@ def sign_in(email: str, password: Secret, *, address: str | None, client: str | 
     if not passwords.matches(password, user.password_hash if user else None) or user is None:
         raise WrongCredentials
     with transaction():
-        return _open_session(user, _first_workspace(user), address=address, client=client)
-
-
-def sign_out(token: Secret) -> None:
-    """End the session at once; its cookie is worth nothing from now on."""
-    with transaction() as session:
-        session.execute(delete(LoginSession).where(LoginSession.token_digest == _token_digest(token)))
-
-
-def find_session(token: Secret) -> LoginSession | None:
-    """Return the living session of a token, and note that it was seen."""
-    query = select(LoginSession).where(LoginSession.token_digest == _token_digest(token))
-    found = db.session.scalars(query).first()
-    if found is None or found.expires_at <= now():
-        return None
-    if now() - found.last_seen_at > _SEEN_AGAIN_AFTER:
-        # Who only reads must not be stopped by a database that cannot write.
-        with suppress(DatabaseUnavailable):
-            parts().quick.run(_SEEN, {"session": found.id, "at": now()})
-    return found
-
-
-def forget_ended_sessions() -> bool:
-    """Delete sessions that have ended by themselves, some at a time; tell whether there may be more."""
-    return delete_some(LoginSession, LoginSession.expires_at <= now())
-
-
-_SEEN = Prepared(
-    update(LoginSession)
-    .where(LoginSession.id == bindparam("session"))
-    .values(last_seen_at=bindparam("at", type_=LoginSession.last_seen_at.type))
-)
+        return sessions.begin(user, methods=["password"], address=address, client=client)
 
 
 # ---- the first operator
@@ -134,9 +98,9 @@ def create_operator(token: Secret, email: str, password: Secret, *, address: str
         if not set_up_open(token):
             raise SetUpLinkUsed
         operator = _add_user(email, password_hash, is_operator=True)
-        workspace = _add_workspace_of(operator, address=address, client=client)
+        _add_workspace_of(operator, address=address, client=client)
         _adopt_ownerless_workspaces(operator, _actor(operator, address, client))
-        return _open_session(operator, workspace, address=address, client=client)
+        return sessions.begin(operator, methods=["password"], address=address, client=client)
 
 
 def _token_of(link: SetupLink) -> Secret | None:
@@ -214,32 +178,5 @@ def _name_from(email: str) -> str:
     return email.split("@")[0]
 
 
-def _first_workspace(user: User) -> Workspace:
-    return workspaces.memberships_of(user)[0].workspace
-
-
-def _open_session(user: User, workspace: Workspace, *, address: str | None, client: str | None) -> Secret:
-    token = Secret(secrets.token_urlsafe(32))
-    row = LoginSession(
-        id=new_id("ses"),
-        token_digest=_token_digest(token),
-        user_id=user.id,
-        workspace_id=workspace.id,
-        created_at=now(),
-        last_seen_at=now(),
-        expires_at=now() + SESSION_LIFETIME,
-        address=address,
-        client=client[:_CLIENT_LENGTH] if client else None,
-    )
-    db.session.add(row)
-    db.session.flush()
-    audit.record(workspace.id, _actor(user, address, client), "user:sign_in", object_id=user.id, object_name=user.email)
-    return token
-
-
 def _actor(user: User, address: str | None, client: str | None) -> Actor:
     return Actor(kind="user", name=user.email, id=user.id, address=address, client=client)
-
-
-def _token_digest(token: Secret) -> bytes:
-    return parts().session_digests.digest(token.reveal())

@@ -86,6 +86,11 @@ def memberships_of(user: User) -> list[Membership]:
     return list(db.session.scalars(query.order_by(Membership.created_at, Membership.workspace_id)))
 
 
+def first_of(user: User) -> Workspace:
+    """Return the workspace that the user joined first, where a sign-in leads."""
+    return memberships_of(user)[0].workspace
+
+
 def find_membership(user_id: str, workspace_id: str) -> Membership | None:
     return db.session.get(Membership, (workspace_id, user_id))
 

@@ -14,7 +14,7 @@ from extensions import db
 from models import AuditEvent, LoginSession, User
 from models.base import now
 from models.quick import DatabaseUnavailable, Quick
-from services import accounts, first_start, passwords, workspaces
+from services import accounts, first_start, passwords, sessions, workspaces
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
 from services.logs import clean
 from services.secret import Secret
@@ -29,7 +29,7 @@ def sign_up(email: str = "new@people.example", password: str = PASSWORD) -> Secr
 
 
 def test_sign_up_makes_a_workspace_on_starter_and_signs_in(app: Flask) -> None:
-    session = accounts.find_session(sign_up())
+    session = sessions.find(sign_up())
     assert session is not None
     (membership,) = workspaces.memberships_of(session.user)
     assert (membership.role, membership.workspace.plan) == ("owner", "starter")
@@ -57,14 +57,14 @@ def test_reading_goes_on_when_nothing_can_be_written(app: Flask, monkeypatch: py
 
     monkeypatch.setattr(Quick, "run", locked)
     with time_machine.travel(now() + timedelta(minutes=5), tick=False):
-        assert accounts.find_session(token) is not None
+        assert sessions.find(token) is not None
 
 
 def test_a_session_notes_when_it_was_last_seen(app: Flask) -> None:
     token = sign_up()
     later = now() + timedelta(minutes=5)
     with time_machine.travel(later, tick=False):
-        accounts.find_session(token)
+        sessions.find(token)
     db.session.rollback()
     assert db.session.query(LoginSession).one().last_seen_at >= later - timedelta(seconds=1)
 
@@ -133,14 +133,14 @@ def test_a_missing_account_costs_a_password_check_too(app: Flask, monkeypatch: p
 
 def test_after_sign_out_the_token_is_worth_nothing(app: Flask) -> None:
     token = sign_up()
-    accounts.sign_out(token)
-    assert accounts.find_session(token) is None
+    sessions.end(token)
+    assert sessions.find(token) is None
 
 
 def test_a_session_ends_by_itself(app: Flask) -> None:
     token = sign_up()
-    with time_machine.travel(now() + accounts.SESSION_LIFETIME + timedelta(seconds=1), tick=False):
-        assert accounts.find_session(token) is None
+    with time_machine.travel(now() + sessions.LIFETIME + timedelta(seconds=1), tick=False):
+        assert sessions.find(token) is None
 
 
 def test_the_tables_hold_neither_password_nor_token(app: Flask) -> None:
@@ -178,7 +178,7 @@ def test_the_set_up_link_is_the_same_until_it_is_used(app: Flask) -> None:
 def test_the_set_up_link_makes_one_operator_and_no_second(app: Flask) -> None:
     token = accounts.set_up_token()
     assert token is not None
-    session = accounts.find_session(operator(token))
+    session = sessions.find(operator(token))
     assert session is not None
     assert session.user.is_operator
     assert accounts.set_up_token() is None
@@ -224,7 +224,7 @@ def test_the_operator_finds_the_demo_workspace(app: Flask) -> None:
     assert first_start.make_demo() is not None
     token = accounts.set_up_token()
     assert token is not None
-    session = accounts.find_session(operator(token))
+    session = sessions.find(operator(token))
     assert session is not None
     assert {m.workspace.slug for m in workspaces.memberships_of(session.user)} == {"ops", "demo"}
 

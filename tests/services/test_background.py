@@ -18,7 +18,7 @@ from config import load
 from extensions import db
 from models import IdempotencyRecord, Job, LoginSession
 from models.base import delete_some, new_id, now, transaction
-from services import accounts, background, idempotency, leases
+from services import accounts, background, idempotency, leases, sessions
 from services.background import Background, Task
 from services.secret import Secret
 from services.tasks import TASKS
@@ -267,7 +267,7 @@ def test_what_has_ended_is_forgotten_and_nothing_else(app: Flask, alice: Person)
                 )
             )
     with time_machine.travel(now() + timedelta(hours=25), tick=False):
-        assert accounts.forget_ended_sessions() is False
+        assert sessions.forget_ended() is False
         assert idempotency.forget_old() is False
     assert db.session.query(LoginSession).count() == 1
     assert db.session.query(IdempotencyRecord).count() == 1
