@@ -9,6 +9,7 @@ from flask import current_app
 
 from models.quick import Quick
 from services.digest import Digester
+from services.form_seal import FormSeal
 from services.gateway.brain_rules import Rules
 from services.gateway.breaker import Breakers
 from services.gateway.providers import Provider
@@ -17,6 +18,7 @@ from services.key_format import KeyFormat
 from services.mail_transport import Post
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
+from services.relying_party import RelyingParty
 from services.secret import Secret
 from services.vault import Vault
 
@@ -37,6 +39,12 @@ class Parts:
     fingerprint_digests: Digester
     session_digests: Digester
     setup_digests: Digester
+    attempt_digests: Digester
+    recovery_digests: Digester
+    form_seal: FormSeal
+    # Who passkeys are made for; None where the portal's address allows none.
+    relying_party: RelyingParty | None
+    brand: str
     vault: Vault
     plans: PlanTable
     limits: RateLimits

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from services import gauges, idempotency, mail, metering, prices, provider_upkeep, server_processes, sessions, spending
+from services import (
+    gauges,
+    idempotency,
+    mail,
+    metering,
+    prices,
+    provider_upkeep,
+    server_processes,
+    sessions,
+    sign_in_attempts,
+    spending,
+)
 from services.background import Task
 
 _HOUR = 3600.0
@@ -25,4 +36,5 @@ TASKS = (
     Task("forget mail files", _HOUR, mail.forget_old_files, once_per_fleet=False),
     Task("forget idempotency records", _HOUR, idempotency.forget_old),
     Task("forget ended sessions", _HOUR, sessions.forget_ended),
+    Task("forget sign-in attempts", _HOUR, sign_in_attempts.forget_old),
 )

@@ -1,4 +1,4 @@
-"""Sign-up, sign-in, sign-out and the operator's first start."""
+"""Sign-up and the operator's first start, and what all pages before a session share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
-from blueprints.account.forms import NewPasswordForm, SignInForm
-from blueprints.guards import begin_session, client_address, client_name, end_session, local_path, public
+from blueprints.account.forms import NewPasswordForm
+from blueprints.forms import PortalForm
+from blueprints.guards import begin_session, client_address, client_name, local_path, public
 from extensions import limiter
 from services import accounts, passwords
-from services.errors import InvalidInput, WrongCredentials
+from services.errors import InvalidInput
 from services.secret import Secret
 
 bp = Blueprint("account", __name__)
@@ -37,7 +38,7 @@ limited_by_account = limiter.limit("10/minute", key_func=account_named, methods=
 @public("whoever wants an account")
 def sign_up() -> Answer:
     if current_user.is_authenticated:
-        return _onwards()
+        return onwards()
     form = NewPasswordForm()
     if form.validate_on_submit():
         try:
@@ -47,35 +48,8 @@ def sign_up() -> Answer:
         else:
             begin_session(token)
             flash("Your account is ready.")
-            return _onwards()
-    return _page("account/sign_up.html", form, least_length=passwords.LEAST_LENGTH)
-
-
-@bp.route("/sign-in", methods=["GET", "POST"])
-@limited_by_address
-@limited_by_account
-@public("whoever has an account")
-def sign_in() -> Answer:
-    if current_user.is_authenticated:
-        return _onwards()
-    form = SignInForm()
-    if form.validate_on_submit():
-        try:
-            token = accounts.sign_in(*form.credentials(), address=client_address(), client=client_name())
-        except WrongCredentials as error:
-            form.fault("email", error.message.rstrip("."))
-        else:
-            begin_session(token)
-            return _onwards()
-    return _page("account/sign_in.html", form)
-
-
-@bp.post("/sign-out")
-@public("who is signed out already loses nothing")
-def sign_out() -> Response:
-    end_session()
-    flash("You are signed out.")
-    return redirect(url_for("account.sign_in"), 303)
+            return onwards()
+    return page_of("account/sign_up.html", form, least_length=passwords.LEAST_LENGTH)
 
 
 @bp.route("/setup/<token>", methods=["GET", "POST"])
@@ -97,14 +71,15 @@ def set_up(token: str) -> Answer:
             begin_session(session_token)
             flash("You are the operator of this portal.")
             return redirect(url_for("overview.show"), 303)
-    return _page("account/set_up.html", form, least_length=passwords.LEAST_LENGTH, token=token)
+    return page_of("account/set_up.html", form, least_length=passwords.LEAST_LENGTH, token=token)
 
 
-def _onwards() -> Response:
+def onwards() -> Response:
     """Go where somebody wanted to before they had to sign in, else to the overview."""
     return redirect(local_path(request.args.get("next")) or url_for("overview.show"), 303)
 
 
-def _page(template: str, form: NewPasswordForm | SignInForm, **more: Any) -> tuple[str, int]:
+def page_of(template: str, form: PortalForm, **more: Any) -> tuple[str, int]:
+    """Return the page of a form, with where to go afterwards, and 422 when the form was refused."""
     next_path = local_path(request.args.get("next"))
     return render_template(template, form=form, next=next_path, **more), 422 if form.errors else 200

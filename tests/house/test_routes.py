@@ -32,6 +32,10 @@ def test_what_is_public_says_why(app: Flask) -> None:
         "/readyz",
         "/setup/<token>",
         "/sign-in",
+        "/sign-in/code",
+        "/sign-in/code/passkey",
+        "/sign-in/passkey",
+        "/sign-in/passkey/options",
         "/sign-out",
         "/sign-up",
     }

@@ -22,8 +22,8 @@ from werkzeug.test import TestResponse
 
 from config import ROOT
 from extensions import db
-from models import UsageRecord
-from models.base import new_id, now
+from models import Passkey, UsageRecord
+from models.base import new_id, now, transaction
 from services import custom_scopes, keys, provider_keys, rotation
 from services.parts import parts
 from services.secret import Secret
@@ -50,11 +50,16 @@ class Things:
     workspace: str
     slug: str
     person: str
+    passkey: str
 
 
 # What each route that names a thing finds among one's own, with a body it takes: (method, rule) -> (kinds, body).
 # Several arguments have a kind each.
 ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
+    ("GET", "/account/passkeys/<passkey_id>/delete"): ({"passkey_id": "passkey"}, {}),
+    ("POST", "/account/passkeys/<passkey_id>/delete"): ({"passkey_id": "passkey"}, {}),
+    ("GET", "/account/passkeys/<passkey_id>/rename"): ({"passkey_id": "passkey"}, {}),
+    ("POST", "/account/passkeys/<passkey_id>/rename"): ({"passkey_id": "passkey"}, {"name": "Mine now"}),
     ("GET", "/keys/<key_id>"): ({"key_id": "key"}, {}),
     ("GET", "/keys/<key_id>/delete"): ({"key_id": "key"}, {}),
     ("POST", "/keys/<key_id>/delete"): ({"key_id": "rotating_key"}, {}),
@@ -186,7 +191,24 @@ def make_things(app: Flask, owner: Person) -> Things:
         workspace=owner.workspace_id,
         slug=owner.slug,
         person=owner.user_id,
+        passkey=make_passkey(owner, mark),
     )
+
+
+def make_passkey(owner: Person, mark: str) -> str:
+    with transaction() as session:
+        passkey = Passkey(
+            id=new_id("pk"),
+            user_id=owner.user_id,
+            credential_id=mark.encode(),
+            public_key=b"none",
+            sign_count=0,
+            backed_up=False,
+            name=f"Passkey {mark}",
+            created_at=now(),
+        )
+        session.add(passkey)
+    return passkey.id
 
 
 def ids_of(things: Things) -> dict[str, str]:
