@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from extensions import db
 from models import SetupLink, User, Workspace
@@ -49,13 +49,35 @@ def create_user(email: str, password: Secret, *, is_operator: bool, actor: Actor
         return workspace
 
 
+def check_password(email: str, password: Secret) -> User:
+    """Return whose address and password these are: the first factor, and no session yet.
+
+    Raises WrongCredentials, with the same words and after the same time for a wrong password, an unknown address, an
+    account without a password, and one that is closed.
+    """
+    user = db.session.scalars(select(User).where(User.email == stored_form(email))).first()
+    right = passwords.matches(password, user.password_hash if user else None)
+    if user is None or not right or user.closed_at is not None:
+        raise WrongCredentials
+    if passwords.is_outdated(user.password_hash):
+        _hash_again(user, password)
+    return user
+
+
 def sign_in(email: str, password: Secret, *, address: str | None, client: str | None) -> Secret:
     """Return the token of a new session. Raises WrongCredentials, after the same time whatever is wrong."""
-    user = db.session.scalars(select(User).where(User.email == stored_form(email))).first()
-    if not passwords.matches(password, user.password_hash if user else None) or user is None:
-        raise WrongCredentials
+    user = check_password(email, password)
     with transaction():
         return sessions.begin(user, methods=["password"], address=address, client=client)
+
+
+def _hash_again(user: User, password: Secret) -> None:
+    """Keep the password under today's parameters, unless it was changed meanwhile."""
+    outdated, fresh = user.password_hash, passwords.hash_password(password)
+    with transaction() as session:
+        session.execute(
+            update(User).where(User.id == user.id, User.password_hash == outdated).values(password_hash=fresh)
+        )
 
 
 # ---- the first operator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import base64
 import os
 import threading
 
@@ -19,6 +19,16 @@ MOST_LENGTH = 128
 _MEMORY_KIB = 19 * 1024
 _PASSES = 2
 _LANES = 1
+
+_PARAMETERS = f"$argon2id$v=19$m={_MEMORY_KIB},t={_PASSES},p={_LANES}$"
+
+
+def _random(length: int) -> str:
+    return base64.b64encode(os.urandom(length)).decode().rstrip("=")
+
+
+# What a password is held against where there is no account: no password has this hash.
+_HASH_OF_NOBODY = f"{_PARAMETERS}{_random(16)}${_random(32)}"
 
 # Each hash holds its memory while it runs, so a burst of sign-ins waits in line.
 _at_once = threading.BoundedSemaphore(4)
@@ -49,16 +59,15 @@ def matches(password: Secret, encoded: str | None) -> bool:
     """Tell whether the password belongs to the hash. Without a hash it takes as long and says no."""
     try:
         with _at_once:
-            Argon2id.verify_phc_encoded(_bytes(password), encoded or _hash_of_nobody())
+            Argon2id.verify_phc_encoded(_bytes(password), encoded or _HASH_OF_NOBODY)
     except InvalidKey:
         return False
-    return encoded is not None
+    return bool(encoded)
 
 
-@functools.cache
-def _hash_of_nobody() -> str:
-    kdf = Argon2id(salt=os.urandom(16), length=32, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB)
-    return kdf.derive_phc_encoded(os.urandom(32))
+def is_outdated(encoded: str) -> bool:
+    """Tell whether a hash was made with other parameters than today's, or in another way."""
+    return not encoded.startswith(_PARAMETERS)
 
 
 def _bytes(password: Secret) -> bytes:

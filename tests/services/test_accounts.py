@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 import time_machine
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from flask import Flask
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from extensions import db
 from models import AuditEvent, LoginSession, User
-from models.base import now
+from models.base import now, transaction
 from models.quick import DatabaseUnavailable, Quick
 from services import accounts, first_start, passwords, sessions, workspaces
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
@@ -129,6 +130,30 @@ def test_a_missing_account_costs_a_password_check_too(app: Flask, monkeypatch: p
     with pytest.raises(WrongCredentials):
         accounts.sign_in("ghost@people.example", Secret(PASSWORD), **HERE)
     assert verified == [1]
+
+
+def test_a_password_alone_begins_no_session(app: Flask, alice: Person) -> None:
+    assert accounts.check_password(alice.email, Secret(PASSWORD)).id == alice.user_id
+    assert db.session.query(LoginSession).count() == 0
+
+
+@pytest.mark.parametrize("state", ["closed_at", "password_hash"])
+def test_an_account_that_cannot_be_used_looks_like_none(app: Flask, alice: Person, state: str) -> None:
+    with transaction() as session:
+        setattr(session.get_one(User, alice.user_id), state, now() if state == "closed_at" else "")
+    with pytest.raises(WrongCredentials):
+        accounts.check_password(alice.email, Secret(PASSWORD))
+
+
+def test_a_hash_of_former_parameters_is_renewed_at_sign_in(app: Flask, alice: Person) -> None:
+    weak = Argon2id(salt=b"0" * 16, length=32, iterations=1, lanes=1, memory_cost=1024)
+    with transaction() as session:
+        session.get_one(User, alice.user_id).password_hash = weak.derive_phc_encoded(PASSWORD.encode())
+    accounts.sign_in(alice.email, Secret(PASSWORD), **HERE)
+    renewed = db.session.get_one(User, alice.user_id).password_hash
+    assert not passwords.is_outdated(renewed)
+    accounts.sign_in(alice.email, Secret(PASSWORD), **HERE)
+    assert db.session.get_one(User, alice.user_id).password_hash == renewed
 
 
 def test_after_sign_out_the_token_is_worth_nothing(app: Flask) -> None:
