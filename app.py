@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 import structlog
 from dotenv import dotenv_values
@@ -42,6 +43,7 @@ from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Folder, Post, Relay
 from services.master_keys import MasterKeyFile
+from services.oidc import OidcProvider, OidcSettings
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.vault import Vault
@@ -143,6 +145,24 @@ def make_post(settings: config.Settings, app: Flask) -> Post:
     return Post(mail_renderer(app), Folder(settings.instance_path / "mail", settings.mail_from))
 
 
+def make_identity_provider(settings: config.Settings) -> OidcProvider | None:
+    """Build what speaks to the operator's identity provider, if one is set."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.oidc_client_secret is None:
+        return None
+    return OidcProvider(
+        OidcSettings(
+            issuer=settings.oidc_issuer,
+            client_id=settings.oidc_client_id,
+            client_secret=settings.oidc_client_secret,
+            name=settings.oidc_name,
+            redirect_uri=settings.public_url + "/sign-in/elsewhere/back",
+            domains=settings.oidc_domains or (),
+            trusted=settings.oidc_trusted,
+            second_factor=settings.oidc_second_factor,
+        )
+    )
+
+
 def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
     """Build the tools of the services."""
     return parts.Parts(
@@ -152,6 +172,11 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         fingerprint_digests=Digester(settings.secret_key, "ended api key"),
         session_digests=Digester(settings.secret_key, "login session"),
         setup_digests=Digester(settings.secret_key, "set-up link"),
+        link_digests=Digester(settings.secret_key, "mailed link"),
+        brand=settings.brand,
+        sign_up_open=settings.sign_up == "open",
+        own_words=(settings.brand, settings.key_prefix, urlsplit(settings.public_url).hostname or ""),
+        oidc=make_identity_provider(settings),
         vault=Vault(
             settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
         ),

@@ -15,6 +15,7 @@ from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Post
+from services.oidc import OidcProvider
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
 from services.secret import Secret
@@ -37,6 +38,14 @@ class Parts:
     fingerprint_digests: Digester
     session_digests: Digester
     setup_digests: Digester
+    link_digests: Digester
+    brand: str
+    # Whether strangers may make accounts.
+    sign_up_open: bool
+    # What nobody's password may be made of: the names of this portal.
+    own_words: tuple[str, ...]
+    # The operator's identity provider, if one is set.
+    oidc: OidcProvider | None
     vault: Vault
     plans: PlanTable
     limits: RateLimits

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from services import gauges, idempotency, mail, metering, prices, provider_upkeep, server_processes, sessions, spending
+from services import (
+    accounts,
+    gauges,
+    idempotency,
+    mail,
+    mailed_links,
+    metering,
+    prices,
+    provider_upkeep,
+    server_processes,
+    sessions,
+    spending,
+)
 from services.background import Task
 
 _HOUR = 3600.0
@@ -25,4 +37,6 @@ TASKS = (
     Task("forget mail files", _HOUR, mail.forget_old_files, once_per_fleet=False),
     Task("forget idempotency records", _HOUR, idempotency.forget_old),
     Task("forget ended sessions", _HOUR, sessions.forget_ended),
+    Task("forget mailed links", _HOUR, mailed_links.forget_old),
+    Task("forget unconfirmed accounts", _HOUR, accounts.forget_unconfirmed),
 )

@@ -1,54 +1,21 @@
-"""Sign-up, sign-in, sign-out and the operator's first start."""
+"""Sign-in, sign-out and the operator's first start."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, flash, redirect, render_template, url_for
 from flask_login import current_user
 from werkzeug.wrappers import Response
 
 from blueprints.account.forms import NewPasswordForm, SignInForm
-from blueprints.guards import begin_session, client_address, client_name, end_session, local_path, public
-from extensions import limiter
+from blueprints.account.limits import limited_by_account, limited_by_address
+from blueprints.account.pages import Answer, onwards, page_of
+from blueprints.guards import begin_session, client_address, client_name, end_session, public
 from services import accounts, passwords
 from services.errors import InvalidInput, WrongCredentials
+from services.parts import parts
 from services.secret import Secret
 
 bp = Blueprint("account", __name__)
-
-Answer = str | Response | tuple[str, int]
-
-
-def account_named() -> str:
-    """The limiter's key for the account somebody tries: its address hashed, so that the store holds none."""
-    email = accounts.stored_form(request.form.get("email", ""))
-    return "account:" + hashlib.sha256(email.encode("utf-8", "replace")).hexdigest()
-
-
-# Each attempt counts, not only a failed one: of many at once all would pass before the first has failed.
-limited_by_address = limiter.limit("60/minute", methods=["POST"])
-limited_by_account = limiter.limit("10/minute", key_func=account_named, methods=["POST"])
-
-
-@bp.route("/sign-up", methods=["GET", "POST"])
-@limited_by_address
-@public("whoever wants an account")
-def sign_up() -> Answer:
-    if current_user.is_authenticated:
-        return _onwards()
-    form = NewPasswordForm()
-    if form.validate_on_submit():
-        try:
-            token = accounts.sign_up(*form.credentials(), address=client_address(), client=client_name())
-        except InvalidInput as error:
-            form.take(error)
-        else:
-            begin_session(token)
-            flash("Your account is ready.")
-            return _onwards()
-    return _page("account/sign_up.html", form, least_length=passwords.LEAST_LENGTH)
 
 
 @bp.route("/sign-in", methods=["GET", "POST"])
@@ -57,7 +24,7 @@ def sign_up() -> Answer:
 @public("whoever has an account")
 def sign_in() -> Answer:
     if current_user.is_authenticated:
-        return _onwards()
+        return onwards()
     form = SignInForm()
     if form.validate_on_submit():
         try:
@@ -66,8 +33,8 @@ def sign_in() -> Answer:
             form.fault("email", error.message.rstrip("."))
         else:
             begin_session(token)
-            return _onwards()
-    return _page("account/sign_in.html", form)
+            return onwards()
+    return page_of("account/sign_in.html", form, sign_up_open=parts().sign_up_open, provider=parts().oidc)
 
 
 @bp.post("/sign-out")
@@ -97,14 +64,4 @@ def set_up(token: str) -> Answer:
             begin_session(session_token)
             flash("You are the operator of this portal.")
             return redirect(url_for("overview.show"), 303)
-    return _page("account/set_up.html", form, least_length=passwords.LEAST_LENGTH, token=token)
-
-
-def _onwards() -> Response:
-    """Go where somebody wanted to before they had to sign in, else to the overview."""
-    return redirect(local_path(request.args.get("next")) or url_for("overview.show"), 303)
-
-
-def _page(template: str, form: NewPasswordForm | SignInForm, **more: Any) -> tuple[str, int]:
-    next_path = local_path(request.args.get("next"))
-    return render_template(template, form=form, next=next_path, **more), 422 if form.errors else 200
+    return page_of("account/set_up.html", form, least_length=passwords.LEAST_LENGTH, token=token)

@@ -25,14 +25,22 @@ def test_what_is_public_says_why(app: Flask) -> None:
     assert set(public) == {
         "/",
         "/assets/<version>/<name>",
+        "/confirm/<token>",
+        "/email/undo/<token>",
         "/found-a-key",
         "/found-a-key/done",
         "/healthz",
         "/metrics",
         "/readyz",
+        "/reset",
+        "/reset/<token>",
+        "/reset/sent",
         "/setup/<token>",
         "/sign-in",
+        "/sign-in/elsewhere",
+        "/sign-in/elsewhere/back",
         "/sign-out",
         "/sign-up",
+        "/sign-up/sent",
     }
     assert all(len(reason) > len("public: ") + 10 for reason in public.values())
