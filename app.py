@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 import structlog
 from dotenv import dotenv_values
@@ -43,6 +44,7 @@ from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Folder, Post, Relay
 from services.master_keys import MasterKeyFile
+from services.oidc import OidcProvider, OidcSettings
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.relying_party import relying_party
@@ -148,6 +150,24 @@ def make_post(settings: config.Settings, app: Flask) -> Post:
     return Post(mail_renderer(app), Folder(settings.instance_path / "mail", settings.mail_from))
 
 
+def make_identity_provider(settings: config.Settings) -> OidcProvider | None:
+    """Build what speaks to the operator's identity provider, if one is set."""
+    if settings.oidc_issuer is None or settings.oidc_client_id is None or settings.oidc_client_secret is None:
+        return None
+    return OidcProvider(
+        OidcSettings(
+            issuer=settings.oidc_issuer,
+            client_id=settings.oidc_client_id,
+            client_secret=settings.oidc_client_secret,
+            name=settings.oidc_name,
+            redirect_uri=settings.public_url + "/sign-in/elsewhere/back",
+            domains=settings.oidc_domains or (),
+            trusted=settings.oidc_trusted,
+            second_factor=settings.oidc_second_factor,
+        )
+    )
+
+
 def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
     """Build the tools of the services."""
     return parts.Parts(
@@ -162,6 +182,10 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         form_seal=FormSeal(settings.secret_key),
         relying_party=relying_party(settings.public_url, settings.brand),
         brand=settings.brand,
+        link_digests=Digester(settings.secret_key, "mailed link"),
+        sign_up_open=settings.sign_up == "open",
+        own_words=(settings.brand, settings.key_prefix, urlsplit(settings.public_url).hostname or ""),
+        oidc=make_identity_provider(settings),
         vault=Vault(
             settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
         ),

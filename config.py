@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import os
 import re
 import secrets
@@ -145,6 +146,34 @@ def _signing_key(value: str) -> Secret:
     return Secret(value)
 
 
+def _secret_text(value: str) -> Secret:
+    return Secret(_text(value))
+
+
+def _issuer(value: str) -> str:
+    url = urlsplit(_text(value))
+    if not url.hostname or url.query or url.fragment or url.username:
+        raise ValueError("must be an https address without user, query and fragment")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+        raise ValueError("must begin with https:// unless it is on this machine")
+    # A slash at its end is part of its name.
+    return value.strip()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _domains(value: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    if not found or any(not re.fullmatch(r"[^@\s,]+\.[^@\s,]+", domain) for domain in found):
+        raise ValueError("must be domains like example.com, with commas between")
+    return found
+
+
 def _token(value: str) -> Secret:
     if len(value) < 16 or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("must be at least 16 letters, digits and signs without spaces")
@@ -247,6 +276,32 @@ class Settings:
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
     sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
+    sign_up: str = _setting(
+        _one_of("open", "closed"),
+        "open",
+        "Who may make an account: everybody, or only who is invited. See [accounts.md](accounts.md).",
+    )
+    oidc_issuer: str | None = _setting(
+        _issuer,
+        None,
+        "Issuer of an OpenID Connect provider that people may sign in with, exactly as it calls itself.",
+        shown="none",
+    )
+    oidc_client_id: str | None = _setting(_text, None, "What the portal is called there.", shown="none")
+    oidc_client_secret: Secret | None = _setting(_secret_text, None, "Its secret there.", shown="none", secret=True)
+    oidc_name: str = _setting(_text, "your organisation", "What the button calls it: “Sign in with ...”.")
+    oidc_domains: tuple[str, ...] | None = _setting(
+        _domains,
+        None,
+        "Domains, with commas between, whose addresses may make an account by it, even while sign-up is closed.",
+        shown="none: every address, while sign-up is open",
+    )
+    oidc_trusted: bool = _setting(
+        _switch,
+        "0",
+        "1: an address that it calls verified enters the account which has it. 0: its owner signs in once and agrees.",
+    )
+    oidc_second_factor: bool = _setting(_switch, "0", "1: the portal asks for no second factor of its own after it.")
     smtp_url: SmtpServer | None = _setting(
         SmtpServer.read,
         None,
@@ -291,6 +346,9 @@ _OTHER_NAMES = {
     "plans": "ARKA_PLANS_FILE",
 }
 
+# One makes no sense without the others.
+_OIDC = ("oidc_issuer", "oidc_client_id", "oidc_client_secret")
+
 _NAMES = {
     _OTHER_NAMES.get(field.name, PREFIX + field.name.upper()): field
     for field in dataclasses.fields(Settings)
@@ -309,6 +367,8 @@ def load(environment: Mapping[str, str]) -> Settings:
             values[field.name] = None if text is None else field.metadata["kind"](text)
         except ValueError as error:
             faults.append(f"{name} {error}.")
+    if not faults and len({values[name] is None for name in _OIDC}) > 1:
+        faults.append("ARKA_OIDC_ISSUER, ARKA_OIDC_CLIENT_ID and ARKA_OIDC_CLIENT_SECRET must be set together.")
     if faults:
         raise ConfigurationError("\n".join(faults))
     values["unknown"] = tuple(_unknown(environment))

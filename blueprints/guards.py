@@ -15,7 +15,7 @@ from flask import g, redirect, request, session, url_for
 from flask_login import UserMixin, current_user, login_user, logout_user
 from werkzeug.wrappers import Response
 
-from blueprints import proving
+from blueprints import known_devices, proving
 from extensions import login_manager
 from models import LoginSession, Membership, User, Workspace
 from services import sessions, workspaces
@@ -142,6 +142,7 @@ def begin_session(token: Secret) -> None:
     session.clear()
     login_user(Principal(login_session, token))
     session.permanent = login_session.remembered
+    known_devices.remember(login_session.user.email)
 
 
 def end_session() -> None:
@@ -157,7 +158,10 @@ def load_principal(token: str) -> Principal | None:
     """Find who a cookie stands for; None when the session has ended."""
     secret = Secret(token)
     login_session = sessions.find(secret)
-    return Principal(login_session, secret) if login_session else None
+    # A session that began while the operator closed the account.
+    if login_session is None or login_session.user.closed_at is not None:
+        return None
+    return Principal(login_session, secret)
 
 
 def to_sign_in() -> Response:

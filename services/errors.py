@@ -4,7 +4,7 @@
     ├── InvalidRequest 400        InvalidInput 422, AlreadyDone 409
     ├── AuthenticationFailed 401  WrongCredentials
     ├── BillingRefused 402        SpendingLimitReached, UnknownPrice
-    ├── PermissionRefused 403     PlanRequired, SetUpLinkUsed 410
+    ├── PermissionRefused 403     PlanRequired, SignUpClosed, SetUpLinkUsed 410, LinkUsed 410
     ├── NotFound 404
     ├── RateLimited 429
     ├── ProviderFailed 502        whatever a provider did instead of answering
@@ -132,6 +132,20 @@ class SetUpLinkUsed(PermissionRefused):
 
     status, code = 410, "set_up_link_used"
     message = "This set-up link is no longer valid."
+
+
+class LinkUsed(PermissionRefused):
+    """A link from a mail that was used, is over, or never was: never said which."""
+
+    status, code = 410, "link_used"
+    message = "This link is no longer valid. It was used, or it is too old."
+
+
+class SignUpClosed(PermissionRefused):
+    """The operator has closed sign-up."""
+
+    code = "sign_up_closed"
+    message = "Sign-up is closed. Ask the operator of this portal for an account."
 
 
 class NotFound(PortalError):

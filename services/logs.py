@@ -22,6 +22,8 @@ _SECRET_PATTERNS = (
     # PostgreSQL quotes the whole row that it could not store.
     re.compile(r"\$argon2\S+"),
     re.compile(r"(?<=/setup/)[0-9A-Za-z_-]+"),
+    # The token of a mailed link, whatever page it opens: 32 random bytes.
+    re.compile(r"(?<=/)[0-9A-Za-z_-]{43}(?![0-9A-Za-z_-])"),
     re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"),
 )
 

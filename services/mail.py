@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import smtplib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import structlog
@@ -71,6 +73,22 @@ def queue(
         session.add(message)
         session.flush()
     return message
+
+
+@contextmanager
+def unsent_if(quiet: bool) -> Iterator[None]:
+    """Do what stands inside, and if ``quiet`` take it back: as much work as a message, and no message.
+
+    For answers whose time must not tell whether something was sent. Joins the act's transaction, whose other work
+    stays.
+    """
+    with transaction() as session:
+        inside = session.begin_nested()
+        yield
+        if quiet:
+            inside.rollback()
+        else:
+            inside.commit()
 
 
 def send_next() -> bool:

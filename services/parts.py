@@ -16,6 +16,7 @@ from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Post
+from services.oidc import OidcProvider
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
 from services.relying_party import RelyingParty
@@ -45,6 +46,13 @@ class Parts:
     # Who passkeys are made for; None where the portal's address allows none.
     relying_party: RelyingParty | None
     brand: str
+    link_digests: Digester
+    # Whether strangers may make accounts.
+    sign_up_open: bool
+    # What nobody's password may be made of: the names of this portal.
+    own_words: tuple[str, ...]
+    # The operator's identity provider, if one is set.
+    oidc: OidcProvider | None
     vault: Vault
     plans: PlanTable
     limits: RateLimits

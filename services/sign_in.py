@@ -59,16 +59,22 @@ def with_password(email: str, password: Secret, *, remembered: bool, address: st
 
 
 def first_factor_done(
-    user: User, *, methods: Sequence[str], remembered: bool, address: str | None, client: str | None
+    user: User,
+    *,
+    methods: Sequence[str],
+    remembered: bool,
+    address: str | None,
+    client: str | None,
+    both: bool = False,
 ) -> Step:
     """Go on for whoever has shown a first factor: to the second one if they have one, else into a session.
 
-    Raises WrongCredentials for an account that is closed.
+    ``both`` says that what was shown stands for both factors. Raises WrongCredentials for an account that is closed.
     """
     with transaction():
         second_factor.lock(user)
         _refuse_closed(user)
-        if second_factor.is_on(user):
+        if not both and second_factor.is_on(user):
             attempt = sign_in_attempts.begin(SECOND_FACTOR, user_id=user.id, methods=methods, remembered=remembered)
             return Step(attempt=attempt)
         return Step(session=_begin_session(user, methods, remembered, address, client))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from services import (
+    accounts,
     gauges,
     idempotency,
     mail,
+    mailed_links,
     metering,
     prices,
     provider_upkeep,
@@ -37,4 +39,6 @@ TASKS = (
     Task("forget idempotency records", _HOUR, idempotency.forget_old),
     Task("forget ended sessions", _HOUR, sessions.forget_ended),
     Task("forget sign-in attempts", _HOUR, sign_in_attempts.forget_old),
+    Task("forget mailed links", _HOUR, mailed_links.forget_old),
+    Task("forget unconfirmed accounts", _HOUR, accounts.forget_unconfirmed),
 )

@@ -1,6 +1,28 @@
-"""Sign-up, sign-in with its steps, the operator's first start, and what a person's account is guarded by."""
+"""Sign-up, sign-in with its steps, the operator's first start, and what a person can change about their account."""
 
-from blueprints.account import passkeys, prove, second_factor, security, sign_in
+from blueprints.account import (
+    emails,
+    identities,
+    passkeys,
+    prove,
+    reset,
+    second_factor,
+    security,
+    sign_in,
+    sign_up,
+)
 from blueprints.account.routes import bp
 
-__all__ = ["bp", "passkeys", "prove", "second_factor", "security", "sign_in"]
+# Importing these adds their pages.
+__all__ = [
+    "bp",
+    "emails",
+    "identities",
+    "passkeys",
+    "prove",
+    "reset",
+    "second_factor",
+    "security",
+    "sign_in",
+    "sign_up",
+]

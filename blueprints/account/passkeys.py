@@ -7,7 +7,9 @@ from werkzeug.wrappers import Response
 from wtforms import HiddenField, StringField
 
 from blueprints import proving
-from blueprints.account.routes import Answer, bp, limited_by_address
+from blueprints.account.limits import limited_by_address
+from blueprints.account.pages import Answer
+from blueprints.account.routes import bp
 from blueprints.account.second_factor import EndForm, codes_shown_once, to_security
 from blueprints.account.sign_in import challenge
 from blueprints.forms import PortalForm, stripped

@@ -6,7 +6,9 @@ from flask import redirect, request, url_for
 from werkzeug.wrappers import Response
 
 from blueprints import proving
-from blueprints.account.routes import Answer, bp, limited_by_address
+from blueprints.account.limits import limited_by_address
+from blueprints.account.pages import Answer
+from blueprints.account.routes import bp
 from blueprints.account.sign_in import challenge
 from blueprints.guards import current_actor, current_session, local_path, signed_in
 from services import proof

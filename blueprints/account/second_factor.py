@@ -11,7 +11,8 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 from wtforms import HiddenField, PasswordField, StringField
 
-from blueprints.account.routes import Answer, bp
+from blueprints.account.pages import Answer
+from blueprints.account.routes import bp
 from blueprints.forms import PortalForm, stripped
 from blueprints.guards import current_actor, current_person, recently_proved, signed_in
 from services import passkeys, passwords, second_factor, totp

@@ -10,7 +10,9 @@ from wtforms import BooleanField, HiddenField, StringField
 
 from blueprints import proving
 from blueprints.account.forms import SignInForm
-from blueprints.account.routes import Answer, bp, limited_by_account, limited_by_address, onwards, page_of
+from blueprints.account.limits import limited_by_account, limited_by_address
+from blueprints.account.pages import Answer, onwards, page_of
+from blueprints.account.routes import bp
 from blueprints.forms import PortalForm, stripped
 from blueprints.guards import begin_session, client_address, client_name, end_session, local_path, public
 from services import passkeys, sign_in
@@ -55,18 +57,18 @@ def first_step() -> Answer:
         except WrongCredentials as error:
             form.fault("email", error.message.rstrip("."))
         else:
-            return go_on(step)
+            return go_on(step, request.args.get("next"))
     return _sign_in_page(form)
 
 
-def go_on(step: Step) -> Response:
+def go_on(step: Step, next_path: str | None) -> Response:
     """Answer a first factor that was right: ask for the second one, or begin the session."""
     if step.attempt is not None:
         session[_ATTEMPT] = step.attempt.reveal()
-        return redirect(url_for("account.second_step", next=local_path(request.args.get("next"))), 303)
+        return redirect(url_for("account.second_step", next=local_path(next_path)), 303)
     assert step.session is not None
     begin_session(step.session)
-    return onwards()
+    return redirect(local_path(next_path) or url_for("overview.show"), 303)
 
 
 @bp.route("/sign-in/code", methods=["GET", "POST"])
@@ -143,7 +145,14 @@ def challenge(token: Secret, options: str) -> Response:
 
 def _sign_in_page(form: SignInForm) -> tuple[str, int]:
     site, passkey_form = parts().relying_party, PasskeyForm(formdata=None)
-    return page_of("account/sign_in.html", form, site=site, passkey_form=passkey_form)
+    return page_of(
+        "account/sign_in.html",
+        form,
+        site=site,
+        passkey_form=passkey_form,
+        sign_up_open=parts().sign_up_open,
+        provider=parts().oidc,
+    )
 
 
 def _second_factor(form: CodeForm) -> Secret:

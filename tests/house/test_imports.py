@@ -74,6 +74,7 @@ SHARED_BLUEPRINT_FILES = {
     "hooks",
     "presenters",
     "proving",
+    "known_devices",
     "template_tools",
 }
 

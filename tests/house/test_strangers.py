@@ -22,9 +22,10 @@ from werkzeug.test import TestResponse
 
 from config import ROOT
 from extensions import db
-from models import Passkey, UsageRecord
+from models import ExternalIdentity, Passkey, UsageRecord, User
 from models.base import new_id, now, transaction
-from services import custom_scopes, keys, provider_keys, rotation
+from services import custom_scopes, external_identities, keys, provider_keys, rotation, sessions
+from services.oidc import Claims
 from services.parts import parts
 from services.secret import Secret
 from tests.neighbours.fake_provider import GOOD_KEY, FakeProvider
@@ -51,6 +52,8 @@ class Things:
     slug: str
     person: str
     passkey: str
+    session: str
+    identity: str
 
 
 # What each route that names a thing finds among one's own, with a body it takes: (method, rule) -> (kinds, body).
@@ -60,6 +63,8 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
     ("POST", "/account/passkeys/<passkey_id>/delete"): ({"passkey_id": "passkey"}, {}),
     ("GET", "/account/passkeys/<passkey_id>/rename"): ({"passkey_id": "passkey"}, {}),
     ("POST", "/account/passkeys/<passkey_id>/rename"): ({"passkey_id": "passkey"}, {"name": "Mine now"}),
+    ("POST", "/account/identities/<identity_id>/remove"): ({"identity_id": "identity"}, {}),
+    ("POST", "/account/sessions/<session_id>/end"): ({"session_id": "session"}, {}),
     ("GET", "/keys/<key_id>"): ({"key_id": "key"}, {}),
     ("GET", "/keys/<key_id>/delete"): ({"key_id": "key"}, {}),
     ("POST", "/keys/<key_id>/delete"): ({"key_id": "rotating_key"}, {}),
@@ -102,8 +107,11 @@ PROVIDER_ROUTES = {
     "/v1/providers/<name>",
     "/v1/providers/<name>/test",
 }
+MAILED_LINKS = ("/confirm/<token>", "/reset/<token>", "/email/<token>", "/email/undo/<token>")
 NAME_NO_THING = {
     "/assets/<version>/<name>": "a file that everybody may read",
+    **dict.fromkeys(MAILED_LINKS, "a secret that was mailed, tested with the accounts"),
+    "/account/identities/accept/<token>": "a secret of one browser, tested with the identity provider",
     "/setup/<token>": "a secret of the operator's, tested with the set-up",
     "/v1/models/<path:model_id>": "a model of the providers",
     **dict.fromkeys(PROVIDER_ROUTES, "a provider that the operator offers to everybody"),
@@ -192,6 +200,8 @@ def make_things(app: Flask, owner: Person) -> Things:
         slug=owner.slug,
         person=owner.user_id,
         passkey=make_passkey(owner, mark),
+        session=begin_session(owner),
+        identity=connect_identity(owner),
     )
 
 
@@ -209,6 +219,20 @@ def make_passkey(owner: Person, mark: str) -> str:
         )
         session.add(passkey)
     return passkey.id
+
+
+def begin_session(owner: Person) -> str:
+    user = db.session.get_one(User, owner.user_id)
+    found = sessions.find(sessions.begin(user, methods=["password"], address=None, client=None))
+    assert found is not None
+    return found.id
+
+
+def connect_identity(owner: Person) -> str:
+    subject = new_id("sub")
+    claims = Claims("https://id.example", subject, None)
+    external_identities.connect(db.session.get_one(User, owner.user_id), claims, owner.actor)
+    return db.session.scalars(select(ExternalIdentity.id).where(ExternalIdentity.subject == subject)).one()
 
 
 def ids_of(things: Things) -> dict[str, str]:

@@ -17,6 +17,7 @@ from services import custom_scopes, keys, rotation, workspaces
 from services.actor import SYSTEM
 from services.errors import NotFound
 from services.keys import Minted
+from tests import mailbox
 from tests.calls import Owner, call, keep
 from tests.pages.test_frame import connect, note_refusal
 from tests.people import PASSWORD, Person, make_person
@@ -72,7 +73,18 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     use(used, times=5, address="2001:db8:85a3:8d3:1319:8a2e:370:7348")
     connect(alice, "openai", "valid")
     connect(alice, "openrouter", "no_credit")
-    for path in ("/sign-in", "/sign-up", "/setup/old", "/nowhere", "/found-a-key", "/found-a-key/done"):
+    for path in (
+        "/sign-in",
+        "/sign-up",
+        "/sign-up/sent",
+        "/reset",
+        "/reset/sent",
+        "/reset/old",
+        "/setup/old",
+        "/nowhere",
+        "/found-a-key",
+        "/found-a-key/done",
+    ):
         window.goto(path)
         yield path
     window.goto("/sign-up")
@@ -83,6 +95,7 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     yield "overview"
     note_costs(used)
     paths = ["/keys", "/keys/new", "/keys/providers", "/workspaces", "/keys/nonsense"]
+    paths += ["/account/security", "/account/password", "/account/email"]
     paths += ["/usage", "/usage?range=24h", "/usage?range=30d", "/usage?model=nothing", "/playground", "/quickstart"]
     paths += [f"/keys/{used.key.id}", f"/keys/{used.key.id}/delete", f"/keys/{unused.key.id}/delete"]
     rotating = mint("Billing sync", environment="live")
@@ -224,6 +237,9 @@ def test_from_sign_up_to_a_deleted_key(opened: Callable[..., Page], script: bool
     window.goto("/")
     window.get_by_role("link", name="Create an account").click()
     window.get_by_label("E-mail address").fill("erin@new.example")
+    window.get_by_role("button", name="Create account").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Open the link we sent")
+    window.goto(mailbox.link("erin@new.example", "/confirm/"))
     window.get_by_label("Password", exact=True).fill(PASSWORD)
     window.get_by_role("button", name="Create account").click()
     expect(window.get_by_role("status").filter(has_text="Your account is ready.")).to_be_visible()

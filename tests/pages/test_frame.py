@@ -16,6 +16,7 @@ from models import ProviderKey, UsageRecord
 from models.base import new_id, now, transaction
 from services import accounts, custom_scopes, keys, rotation, workspaces
 from services.keys import Minted
+from tests import mailbox
 from tests.pages.html import Html
 from tests.pages.visitor import Visitor
 from tests.people import Person, make_person
@@ -52,7 +53,19 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
         "sign in": stranger.open("/sign-in"),
         "sign in, refused": stranger.submit("/sign-in", email="", password=""),
         "sign up": stranger.open("/sign-up"),
-        "sign up, refused": stranger.submit("/sign-up", email="x", password=""),
+        "sign up, refused": stranger.submit("/sign-up", email="x"),
+        "sign up, sent": stranger.open("/sign-up/sent"),
+        "confirm": stranger.open(asked(stranger, "/sign-up", "erin@new.example", "/confirm/")),
+        "confirm, used": stranger.open("/confirm/old"),
+        "reset": stranger.open("/reset"),
+        "reset, refused": stranger.submit("/reset", email="x"),
+        "reset, sent": stranger.open("/reset/sent"),
+        "reset, link": stranger.open(asked(stranger, "/reset", alice.email, "/reset/")),
+        "account security": owner.open("/account/security"),
+        "change password": owner.open("/account/password"),
+        "change password, refused": owner.submit("/account/password", current="x", password="y"),
+        "change address": owner.open("/account/email"),
+        "change address, refused": owner.submit("/account/email", email="x", password="y"),
         "set up": stranger.open(f"/setup/{token.reveal()}"),
         "set up used": stranger.open("/setup/old"),
         "found a key": stranger.open("/found-a-key"),
@@ -129,6 +142,12 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
     pages["gate"] = lonely.open("/keys")
     pages["usage, none"] = lonely.open("/usage")
     return pages
+
+
+def asked(visitor: Visitor, page: str, email: str, link: str) -> str:
+    """Ask for a link by mail and return its path."""
+    visitor.submit(page, email=email)
+    return mailbox.link(email, link)
 
 
 def note_refusal(minted: Minted) -> str:

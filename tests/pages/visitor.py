@@ -43,6 +43,11 @@ class Visitor:
         """Send what no page offers, with a valid token."""
         return self._read(self.request("POST", path, data={"csrf_token": self.token(), **values}))
 
+    def post_signed_out(self, path: str, **values: Any) -> Html:
+        """Send what no page offers to who is not signed in, with a valid token."""
+        token = dict(self.open("/sign-in").main_form.fields)["csrf_token"]
+        return self._read(self.request("POST", path, data={"csrf_token": token, **values}))
+
     def token(self) -> str:
         """A CSRF token that holds for this browser."""
         return dict(self.open("/workspaces").forms[0].fields)["csrf_token"]

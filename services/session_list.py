@@ -1,0 +1,45 @@
+"""The sessions of a person: which browsers are signed in, and how to sign them out."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+
+from extensions import db
+from models import LoginSession, SignInAttempt, User
+from models.base import now, transaction
+from services.errors import NotFound
+
+
+def living(user: User) -> list[LoginSession]:
+    """Return the browsers that are signed in, the one seen last in front."""
+    query = select(LoginSession).where(LoginSession.user_id == user.id, LoginSession.expires_at > now())
+    return list(db.session.scalars(query.order_by(LoginSession.last_seen_at.desc(), LoginSession.id)))
+
+
+def end_one(user: User, session_id: str) -> None:
+    """Sign one browser of the user out, at once. Raises NotFound."""
+    with transaction() as session:
+        ended = session.execute(
+            delete(LoginSession)
+            .where(LoginSession.id == session_id, LoginSession.user_id == user.id)
+            .returning(LoginSession.id)
+        ).first()
+        if ended is None:
+            raise NotFound
+
+
+def end_all(user: User, *, but: LoginSession | None = None) -> int:
+    """Sign every browser of the user out, and end every sign-in that has begun. Return how many were signed out.
+
+    ``but`` is the session that stays. Joins the act's transaction.
+    """
+    with transaction() as session:
+        ended = session.execute(
+            delete(LoginSession)
+            .where(LoginSession.user_id == user.id, LoginSession.id != (but.id if but else ""))
+            .returning(LoginSession.id)
+        ).all()
+        session.execute(
+            delete(SignInAttempt).where(SignInAttempt.user_id == user.id, SignInAttempt.kind == "second_factor")
+        )
+    return len(ended)
