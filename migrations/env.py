@@ -52,9 +52,12 @@ def run_on_own_engine() -> None:
         # SQLite checks foreign keys while a table is being rebuilt, unless told not to before the transaction.
         if connection.dialect.name == "sqlite":
             connection.connection.execute("PRAGMA foreign_keys=OFF")
-        connection = connection.execution_options(begin_immediate=True)
-        run(connection)
-        connection.commit()
+        begun = connection.execution_options(begin_immediate=True)
+        run(begun)
+        begun.commit()
+        if connection.dialect.name == "sqlite":
+            # This process goes on with it.
+            connection.connection.execute("PRAGMA foreign_keys=ON")
 
 
 given = context.config.attributes.get("connection")
