@@ -52,12 +52,15 @@ def run_on_own_engine() -> None:
         # SQLite checks foreign keys while a table is being rebuilt, unless told not to before the transaction.
         if connection.dialect.name == "sqlite":
             connection.connection.execute("PRAGMA foreign_keys=OFF")
-        begun = connection.execution_options(begin_immediate=True)
-        run(begun)
-        begun.commit()
-        if connection.dialect.name == "sqlite":
-            # This process goes on with it.
-            connection.connection.execute("PRAGMA foreign_keys=ON")
+        connection = connection.execution_options(begin_immediate=True)
+        try:
+            run(connection)
+            connection.commit()
+        finally:
+            # Whoever gets this connection next relies on them.
+            connection.rollback()
+            if connection.dialect.name == "sqlite":
+                connection.connection.execute("PRAGMA foreign_keys=ON")
 
 
 given = context.config.attributes.get("connection")
