@@ -12,6 +12,7 @@ import hmac
 import http.client
 import threading
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,14 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 import orjson
 import structlog
 from joserfc import jwk, jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
+from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
 
 from services.errors import PermissionRefused, ServiceUnavailable
 from services.gateway.connections import Connections, Origin
 from services.secret import Secret
+
+# Providers go on calling Ed25519 by its older name.
+warnings.filterwarnings("ignore", message="EdDSA is deprecated", category=SecurityWarning)
 
 # Signed with a key of which the provider alone has the secret half. Never "none", and no HMAC.
 ALGORITHMS = ["RS256", "ES256", "EdDSA", "Ed25519"]

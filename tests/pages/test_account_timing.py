@@ -1,0 +1,90 @@
+"""What the answers for people who are not signed in could tell about an address: nothing, by words, status or time."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from extensions import db, limiter
+from models import User
+from models.base import now, transaction
+from services import accounts, mailed_links
+from tests.pages.visitor import Visitor
+from tests.people import Person, make_person
+
+ROUNDS = 15
+MOST_SECONDS = 0.015
+UNKNOWN = "ghost{}@people.example"
+
+
+@pytest.fixture
+def addresses(app: Flask, alice: Person, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An address of each kind; ``{}`` stands for a number that makes it new in each round. Nothing is limited."""
+    monkeypatch.setattr(limiter, "enabled", False)
+    monkeypatch.setattr(mailed_links, "MOST_AN_HOUR", 1000)
+    closed, without = make_person("closed@people.example"), make_person("sso@people.example")
+    accounts.close(db.session.get_one(User, closed.user_id), alice.actor)
+    with transaction() as session:
+        session.get_one(User, without.user_id).password_hash = ""
+        session.add(
+            User(
+                id="usr_unconfirmed",
+                email="asked@people.example",
+                password_hash="",
+                is_operator=False,
+                created_at=now(),
+            )
+        )
+    return {
+        "known": alice.email,
+        "unknown": UNKNOWN,
+        "closed": closed.email,
+        "without a password": without.email,
+        "unconfirmed": "asked@people.example",
+    }
+
+
+def test_sign_in_answers_alike(visitor: Visitor, addresses: dict[str, str]) -> None:
+    form = visitor.open("/sign-in").main_form
+    token = dict(form.fields)["csrf_token"]
+
+    def ask(email: str) -> tuple[int, str]:
+        data = {"csrf_token": token, "email": email, "password": "a wrong password it is"}
+        answer = visitor.one_request("POST", "/sign-in", data=data)
+        return answer.status_code, answer.get_data(as_text=True)
+
+    assert_alike(addresses, ask)
+
+
+@pytest.mark.parametrize("page", ["/sign-up", "/reset"])
+def test_asking_for_a_link_is_answered_alike(visitor: Visitor, addresses: dict[str, str], page: str) -> None:
+    token = dict(visitor.open(page).main_form.fields)["csrf_token"]
+
+    def ask(email: str) -> tuple[int, str]:
+        answer = visitor.one_request("POST", page, data={"csrf_token": token, "email": email})
+        return answer.status_code, answer.headers.get("Location", "")
+
+    assert_alike(addresses, ask)
+
+
+def assert_alike(addresses: dict[str, str], ask: Callable[[str], tuple[int, str]]) -> None:
+    """Ask in turn, so that a change of the machine's mood meets all alike; the first round only warms up."""
+    times: dict[str, list[float]] = {kind: [] for kind in addresses}
+    for number in range(ROUNDS + 1):
+        said = set()
+        for kind, pattern in addresses.items():
+            email = pattern.format(number)
+            began = time.perf_counter()
+            status, words = ask(email)
+            if number:
+                times[kind].append(time.perf_counter() - began)
+            said.add((status, re.sub(r'name="csrf_token" value="[^"]*"', "", words.replace(email, "..."))))
+        assert len(said) == 1
+    # The quicker half: what else the machine does at the same time only adds to the others.
+    typical = {kind: statistics.median(sorted(found)[: ROUNDS * 2 // 3]) for kind, found in times.items()}
+    assert max(typical.values()) - min(typical.values()) < MOST_SECONDS, typical
