@@ -6,6 +6,7 @@ import base64
 import hmac
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
@@ -56,6 +57,32 @@ def sign_in(email: str, password: Secret, *, address: str | None, client: str | 
         raise WrongCredentials
     with transaction():
         return sessions.begin(user, methods=["password"], address=address, client=client)
+
+
+# ---- an account whose address is proved by the link it is made with
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked address and a hashed password: hashing takes too long to be done while others wait."""
+
+    email: str
+    password_hash: str
+
+
+def prepared(email: str, password: Secret) -> Prepared:
+    """Check and hash what somebody wants to sign in with. Raises InvalidInput."""
+    email = _checked(email, password)
+    return Prepared(email, passwords.hash_password(password))
+
+
+def add_prepared(wish: Prepared, *, time_zone: str) -> User:
+    """Make a user with a confirmed address and no workspace, as part of an act. Raises InvalidInput."""
+    user = _add_user(wish.email, wish.password_hash, is_operator=False)
+    user.email_confirmed_at = now()
+    user.time_zone = time_zone
+    db.session.flush()
+    return user
 
 
 # ---- the first operator

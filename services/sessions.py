@@ -36,7 +36,7 @@ def begin(user: User, *, methods: Sequence[str], address: str | None, client: st
                 id=new_id("ses"),
                 token_digest=_digest(token),
                 user_id=user.id,
-                workspace_id=workspace.id,
+                workspace_id=workspace.id if workspace else None,
                 created_at=now(),
                 last_seen_at=now(),
                 expires_at=now() + LIFETIME,
@@ -48,7 +48,8 @@ def begin(user: User, *, methods: Sequence[str], address: str | None, client: st
         )
         session.flush()
         actor = Actor(kind="user", name=user.email, id=user.id, address=address, client=client)
-        audit.record(workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email)
+        if workspace is not None:
+            audit.record(workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email)
     return token
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services import gauges, idempotency, mail, metering, prices, provider_upkeep, server_processes, sessions, spending
+from services import gauges, idempotency, invitations, mail, metering, prices, provider_upkeep, server_processes, sessions, spending
 from services.background import Task
 
 _HOUR = 3600.0
@@ -24,5 +24,6 @@ TASKS = (
     # Files are kept by each node for itself.
     Task("forget mail files", _HOUR, mail.forget_old_files, once_per_fleet=False),
     Task("forget idempotency records", _HOUR, idempotency.forget_old),
+    Task("forget invitations", _HOUR, invitations.forget_old),
     Task("forget ended sessions", _HOUR, sessions.forget_ended),
 )
