@@ -24,7 +24,6 @@ from blueprints.guards import (
 from extensions import limiter
 from services import invitations, passwords
 from services.errors import InvalidInput
-from services.permissions import Role
 from services.secret import Secret
 
 bp = Blueprint("invitations", __name__, url_prefix="/invitations")
@@ -49,8 +48,7 @@ def show(token: str) -> Answer:
     state = "signed_out"
     if current_user.is_authenticated:
         state = "accept" if current_person().email == found.invitation.email else "other_address"
-    article = Role(found.invitation.role).article
-    return render_template("invitations/show.html", found=found, token=token, state=state, article=article)
+    return render_template("invitations/show.html", found=found, token=token, state=state, me=_me())
 
 
 @bp.post("/<token>")
@@ -102,6 +100,10 @@ def sign_out(token: str) -> Response:
     """Sign out and come back to the invitation."""
     end_session()
     return redirect(url_for("invitations.show", token=token), 303)
+
+
+def _me() -> str | None:
+    return current_person().email if current_user.is_authenticated else None
 
 
 def _found(token: str) -> invitations.Found | None:

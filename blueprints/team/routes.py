@@ -18,6 +18,7 @@ from blueprints.presenters import key_views
 from blueprints.team import bp
 from blueprints.team.forms import ROLE_HINTS
 from models import Membership
+from models.base import now
 from services import invitations, members
 from services.errors import InvalidInput, PermissionRefused
 from services.permissions import MATRIX, Role
@@ -85,6 +86,7 @@ def _list_page(wrong_row: str | None = None, fault: str = "") -> str:
         roles=list(Role),
         wrong_row=wrong_row,
         fault=fault,
+        now=now(),
     )
 
 
