@@ -108,7 +108,8 @@ class Ability:
 MATRIX = {
     "see": Ability("See pages and usage", Role.VIEWER),
     "keys": Ability("Create, rotate, disable and delete API keys", Role.ADMIN, own_from=Role.DEVELOPER),
-    "connections": Ability("Manage provider keys, webhooks and spending limits", Role.ADMIN),
+    "try": Ability("Try models in the playground", Role.DEVELOPER),
+    "connections": Ability("Manage provider keys, custom scopes, webhooks and spending limits", Role.ADMIN),
     "people": Ability("Manage members, read the audit log", Role.ADMIN),
     "workspace": Ability("Rename the workspace", Role.ADMIN),
     "ownership": Ability("Ask for a plan, appoint owners, delete the workspace", Role.OWNER),
