@@ -6,8 +6,14 @@ from typing import Any
 
 from flask import request
 from flask_wtf import FlaskForm
+from wtforms import SelectField
+from wtforms.fields.choices import SelectChoice  # type: ignore[attr-defined] # newer than its type stubs
 
+from models import ApiKey, Membership
+from services import time_zones
 from services.errors import InvalidInput
+
+END_NOW = "end"
 
 
 class PortalForm(FlaskForm):  # type: ignore[misc]
@@ -35,3 +41,30 @@ class PortalForm(FlaskForm):  # type: ignore[misc]
 def stripped(text: str | None) -> str:
     """Return typed or pasted text without the spaces around it."""
     return (text or "").strip()
+
+
+def zone_choices(present: str) -> list[SelectChoice]:
+    """Return the time zones to choose from; what is set stays a choice, also when this machine does not know it."""
+    known = time_zones.names()
+    return [SelectChoice(name, name.replace("_", " ")) for name in (known if present in known else (present, *known))]
+
+
+class KeysForm(PortalForm):
+    """What becomes of the keys of somebody who goes. Without keys there is nothing to choose."""
+
+    keys = SelectField("Their API keys", validate_choice=False)
+
+    def __init__(self, owned: list[ApiKey], heirs: list[Membership], usual: str | None) -> None:
+        present = {heir.user_id for heir in heirs}
+        super().__init__(data={"keys": usual if usual in present else END_NOW})
+        self.keys.choices = [
+            *(SelectChoice(heir.user_id, f"Hand over to {heir.user.display_name}") for heir in heirs),
+            SelectChoice(END_NOW, "End them now"),
+        ]
+        if not owned:
+            del self.keys
+
+    def heir_id(self) -> str | None:
+        """Return who takes over the keys, None when they end."""
+        chosen = self.keys.data if "keys" in self else END_NOW
+        return None if chosen == END_NOW else str(chosen)

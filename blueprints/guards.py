@@ -21,7 +21,7 @@ from models import LoginSession, Membership, User, Workspace
 from services import sessions, workspaces
 from services.actor import Actor
 from services.errors import NotFound, PermissionRefused
-from services.members import owners_of
+from services.members import note_seen, owners_of
 from services.parts import parts
 from services.permissions import Role
 from services.secret import Secret
@@ -61,6 +61,9 @@ class Shell:
 
     email: str
     workspace: WorkspaceFrame | None
+    name: str
+    time_zone: str
+    theme: str | None
 
 
 # ---- Marks on views
@@ -127,7 +130,7 @@ def _marked(view: View, mark: str) -> View:
 
 
 def _lacking(needed: Role) -> str:
-    owners = " or ".join(f"{owner.email} (owner)" for owner in owners_of(current_workspace()))
+    owners = " or ".join(f"{owner.display_name} (owner)" for owner in owners_of(current_workspace()))
     return f"You need the {needed.value} role for this." + (f" Ask {owners}." if owners else "")
 
 
@@ -190,7 +193,11 @@ def _enter() -> Shell | None:
     login_session = current_session()
     membership = workspaces.find_membership(login_session.user_id, login_session.workspace_id)
     g.workspace = membership.workspace if membership else None
-    g.shell = Shell(login_session.user.email, _frame_of(membership) if membership else None)
+    if membership is not None:
+        note_seen(membership)
+    user = login_session.user
+    frame = _frame_of(membership) if membership else None
+    g.shell = Shell(user.email, frame, user.display_name, user.time_zone, user.theme)
     return cast(Shell, g.shell)
 
 

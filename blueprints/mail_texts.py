@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 from jinja2 import Environment, StrictUndefined
 
+from blueprints.times import told_in_utc
 from services.mail_transport import Texts
 
 
@@ -23,10 +24,12 @@ def mail_renderer(app: Flask) -> Callable[[str, Mapping[str, object]], Texts]:
     environment = functools.cache(lambda: _environment(app))
 
     def render(name: str, words: Mapping[str, object]) -> Texts:
-        text, html = (
-            environment().get_template(f"mail/{name}.{kind}").render(words, link=functools.partial(_link, app))
-            for kind in ("txt", "html")
-        )
+        link = functools.partial(_link, app)
+        # The reader is somebody else than whoever acts, and may be in another zone.
+        with told_in_utc():
+            text, html = (
+                environment().get_template(f"mail/{name}.{kind}").render(words, link=link) for kind in ("txt", "html")
+            )
         return Texts(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", html.strip() + "\n")
 
     return render

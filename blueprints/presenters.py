@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from blueprints.times import current_zone
 from models import ApiKey, ApiKeySecret, AuditEvent, ProviderKey, Workspace
 from models.base import now
 from services import audit, custom_scopes, keys, provider_keys, rotation, spending
@@ -123,7 +124,7 @@ def key_views(workspace: Workspace, shown: Iterable[ApiKey], *, role: Role, user
     """Return keys of the workspace as somebody with this role sees them."""
     shown = list(shown)
     ids = [key.id for key in shown]
-    uses, counts = keys.last_uses(workspace, ids), keys.requests_in_days(workspace, DAYS, ids)
+    uses, counts = keys.last_uses(workspace, ids), keys.requests_in_days(workspace, DAYS, ids, current_zone())
     paused = not parts().plans.has_api_access(workspace)
     return [
         KeyView(
@@ -213,9 +214,16 @@ _ACTS = {
     "key:disable": "disabled the key",
     "key:enable": "enabled the key",
     "key:extend_rotation": "gave the previous secret more time",
+    "key:hand_over": "handed over the key",
     "key:finish_rotation": "ended the previous secret",
     "key:rotate": "rotated the key",
+    "invitation:create": "invited",
+    "invitation:resend": "invited again",
+    "invitation:withdraw": "withdrew the invitation of",
     "member:add": "added the member",
+    "member:change_role": "changed the role of",
+    "member:leave": "left the workspace",
+    "member:remove": "removed the member",
     "plan:change": "changed the plan",
     "provider_key:add": "added the provider key",
     "provider_key:replace": "replaced the provider key",
@@ -234,6 +242,7 @@ _ACTS = {
     "user:recovery_codes_make": "made new recovery codes for",
     "user:recovery_code_use": "used a recovery code of",
     "user:codes_refused": "entered wrong codes for",
+    "workspace:change": "changed the workspace",
     "workspace:create": "created the workspace",
 }
 

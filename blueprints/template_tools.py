@@ -1,6 +1,7 @@
 """What templates may call beyond plain Jinja: words for moments and numbers, and help for forms.
 
-``init_templates`` registers all of it. The past is told relatively, a deadline exactly, always in UTC.
+``init_templates`` registers all of it. The past is told relatively, a deadline exactly, always in the zone of the
+person who looks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from flask import Flask
 from wtforms import Field, Form
 
 from blueprints.guards import entered
+from blueprints.times import current_zone, zone_name
 from models.base import now
+from services.time_zones import abbreviation
 
 MINUTE, HOUR = 60, 3600
 BAR_FIELD_HEIGHT = 20
@@ -36,7 +39,7 @@ def init_templates(app: Flask) -> None:
         key_prefix=app.config["KEY_PREFIX"],
         public_url=app.config["PUBLIC_URL"],
     )
-    app.context_processor(lambda: {"shell": entered()})
+    app.context_processor(lambda: {"shell": entered(), "zone_name": zone_name()})
 
 
 def iso(moment: datetime) -> str:
@@ -46,31 +49,31 @@ def iso(moment: datetime) -> str:
 
 def precise(moment: datetime) -> str:
     """Return the moment to the second: ``20 Nov 2026, 14:03:11 UTC``."""
-    return f"{day(moment)}, {moment.astimezone(UTC):%H:%M:%S} UTC"
+    return f"{day(moment)}, {moment.astimezone(current_zone()):%H:%M:%S} {_zone_at(moment)}"
 
 
 def exact(moment: datetime) -> str:
     """Return a deadline: ``Fri 27 Nov 2026, 14:00 UTC``."""
-    return f"{moment.astimezone(UTC):%a} {day(moment)}, {clock(moment)}"
+    return f"{moment.astimezone(current_zone()):%a} {day(moment)}, {clock(moment)}"
 
 
 def day(moment: datetime) -> str:
-    """Return the UTC day: ``9 Nov 2026``."""
-    moment = moment.astimezone(UTC)
+    """Return the day: ``9 Nov 2026``."""
+    moment = moment.astimezone(current_zone())
     return f"{moment.day} {moment:%b %Y}"
 
 
 def relative(moment: datetime, at: datetime | None = None) -> str:
     """Return how long ago a past moment was; from 30 days on, its day. A moment ahead of the clock is just now."""
-    at = at or now()
+    at, zone = at or now(), current_zone()
     seconds = max(0, int((at - moment).total_seconds()))
     if seconds < MINUTE:
         return "just now"
     if seconds < HOUR:
         return f"{plural(seconds // MINUTE, 'minute')} ago"
-    if at.date() == moment.astimezone(UTC).date():
+    days = (at.astimezone(zone).date() - moment.astimezone(zone).date()).days
+    if days <= 0:
         return f"{plural(seconds // HOUR, 'hour')} ago"
-    days = (at.date() - moment.astimezone(UTC).date()).days
     if days == 1:
         return "yesterday"
     return f"{days} days ago" if days < 30 else day(moment)
@@ -78,13 +81,17 @@ def relative(moment: datetime, at: datetime | None = None) -> str:
 
 def clock(moment: datetime) -> str:
     """Return the time of day: ``14:10 UTC``."""
-    return f"{moment.astimezone(UTC):%H:%M} UTC"
+    return f"{moment.astimezone(current_zone()):%H:%M} {_zone_at(moment)}"
 
 
 def soon(moment: datetime) -> str:
     """Return a near deadline, short enough for a table: ``27 Nov, 14:00 UTC``."""
-    moment = moment.astimezone(UTC)
+    moment = moment.astimezone(current_zone())
     return f"{moment.day} {moment:%b}, {clock(moment)}"
+
+
+def _zone_at(moment: datetime) -> str:
+    return abbreviation(moment, current_zone())
 
 
 def starting(moment: datetime) -> str:

@@ -15,7 +15,6 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Integer,
-    SQLColumnExpression,
     String,
     Text,
     delete,
@@ -41,7 +40,6 @@ __all__ = [
     "now",
     "one_at_a_time",
     "transaction",
-    "utc_day",
 ]
 
 _ID_ALPHABET = string.digits + string.ascii_letters
@@ -100,13 +98,6 @@ Id = Annotated[str, mapped_column(String(32), primary_key=True)]
 RowNumber = Annotated[int, mapped_column(_BIG_INTEGER, primary_key=True, autoincrement=True)]
 Moment = Annotated[datetime, mapped_column(UTCDateTime())]
 OptionalMoment = Annotated[datetime | None, mapped_column(UTCDateTime())]
-
-
-def utc_day(moment: SQLColumnExpression[datetime]) -> ColumnElement[Any]:
-    """Return the UTC day of a column of moments; PostgreSQL would otherwise take the session's time zone."""
-    if db.session.get_bind().dialect.name == "postgresql":
-        return func.date(func.timezone("UTC", moment))
-    return func.date(moment)
 
 
 @contextmanager

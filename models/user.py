@@ -29,3 +29,8 @@ class User(Base):
     last_sign_in_at: Mapped[OptionalMoment]
     # Set by the operator: the account cannot be used any more.
     closed_at: Mapped[OptionalMoment]
+
+    @property
+    def display_name(self) -> str:
+        """What others see: the name, or without one the address."""
+        return self.name or self.email

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, case, func, literal_column, or_, select
 
 from extensions import db
 from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
-from models.base import new_id, now, one_at_a_time, transaction, utc_day
-from services import audit, custom_scopes, idempotency, spending
+from models.base import new_id, now, one_at_a_time, transaction
+from services import audit, custom_scopes, idempotency, spending, time_zones, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.parts import parts
@@ -119,6 +119,7 @@ def mint(
         granted, preset = _granted(kind, scopes, preset)
         _check(workspace, name, kind, environment, granted, expires_at)
         if role is not None:
+            _check_member(workspace, actor)
             _check_role(role, granted)
         if within is not None:
             within.check(granted, expires_at, environment, restrictions)
@@ -375,24 +376,26 @@ def last_uses(workspace: Workspace, key_ids: Sequence[str] | None = None) -> dic
     return {row.api_key_id: LastUse(row.started_at, row.address, row.client) for row in rows if row.api_key_id}
 
 
-def requests_in_days(workspace: Workspace, days: int = 7, key_ids: Sequence[str] | None = None) -> dict[str, list[int]]:
-    """Return the number of calls of each key, or of those named, on each of the last ``days`` UTC days.
+def requests_in_days(
+    workspace: Workspace, days: int = 7, key_ids: Sequence[str] | None = None, zone: tzinfo = UTC
+) -> dict[str, list[int]]:
+    """Return the number of calls of each key, or of those named, on each of the last ``days`` days of the zone.
 
     The oldest day comes first.
     """
-    first = now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=days - 1)
-    day = utc_day(UsageRecord.started_at)
+    today = time_zones.day_of(now(), zone)
+    begins = [time_zones.beginning_of(today - timedelta(days=days - 1 - number), zone) for number in range(days)]
+    later_first = [(UsageRecord.started_at >= begins[number], number) for number in reversed(range(days))]
+    place = case(*later_first)
     query = (
-        select(UsageRecord.api_key_id, day, func.count())
-        .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= first, _NO_ATTEMPT)
+        select(UsageRecord.api_key_id, place, func.count())
+        .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= begins[0], _NO_ATTEMPT)
         .where(UsageRecord.api_key_id.is_not(None) if key_ids is None else UsageRecord.api_key_id.in_(key_ids))
-        .group_by(UsageRecord.api_key_id, day)
+        .group_by(UsageRecord.api_key_id, literal_column("2"))
     )
-    place = {str((first + timedelta(days=number)).date()): number for number in range(days)}
     counts: dict[str, list[int]] = {}
-    for key_id, on, count in db.session.execute(query):
-        if str(on) in place:
-            counts.setdefault(key_id, [0] * days)[place[str(on)]] = count
+    for key_id, number, count in db.session.execute(query):
+        counts.setdefault(key_id, [0] * days)[number] = count
     return counts
 
 
@@ -443,6 +446,12 @@ def _check(
     found = {field: fault for field, fault in faults.items() if fault is not None}
     if found:
         raise InvalidInput(found)
+
+
+def _check_member(workspace: Workspace, actor: Actor) -> None:
+    """Refuse a person who was removed after the page had let them in: nobody would inherit the key."""
+    if actor.user_id is not None and workspaces.find_membership(actor.user_id, workspace.id) is None:
+        raise PermissionRefused
 
 
 def _check_role(role: Role, scopes: list[str]) -> None:

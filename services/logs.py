@@ -24,6 +24,8 @@ _SECRET_PATTERNS = (
     re.compile(r"(?<=/setup/)[0-9A-Za-z_-]+"),
     # The token of a mailed link, whatever page it opens: 32 random bytes.
     re.compile(r"(?<=/)[0-9A-Za-z_-]{43}(?![0-9A-Za-z_-])"),
+    re.compile(r"(?i)(?<=/invitations/)[0-9A-Za-z_-]+"),
+    re.compile(r"(?i)(?<=%2finvitations%2f)[0-9A-Za-z_-]+"),
     re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"),
 )
 

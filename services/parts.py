@@ -53,6 +53,7 @@ class Parts:
     own_words: tuple[str, ...]
     # The operator's identity provider, if one is set.
     oidc: OidcProvider | None
+    invitation_digests: Digester
     vault: Vault
     plans: PlanTable
     limits: RateLimits

@@ -71,6 +71,10 @@ class Role(StrEnum):
     def rank(self) -> _Rank:
         return _Rank[self.name]
 
+    @property
+    def article(self) -> str:
+        return "an" if self.value[0] in "aeiou" else "a"
+
     def includes(self, other: Role) -> bool:
         """Tell whether this role may do all that ``other`` may."""
         return self.rank >= other.rank
@@ -81,6 +85,35 @@ class _Rank(IntEnum):
     DEVELOPER = 2
     ADMIN = 3
     OWNER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """A row of the table of roles: what it is, and the least role that may do it.
+
+    ``own_from`` is the role that may do it with what is its own.
+    """
+
+    words: str
+    least: Role
+    own_from: Role | None = None
+
+    def allowed(self, role: Role) -> str:
+        """Return ``yes``, ``own`` or ``no``."""
+        if role.includes(self.least):
+            return "yes"
+        return "own" if self.own_from is not None and role.includes(self.own_from) else "no"
+
+
+MATRIX = {
+    "see": Ability("See pages and usage", Role.VIEWER),
+    "keys": Ability("Create, rotate, disable and delete API keys", Role.ADMIN, own_from=Role.DEVELOPER),
+    "try": Ability("Try models in the playground", Role.DEVELOPER),
+    "connections": Ability("Manage provider keys, custom scopes, webhooks and spending limits", Role.ADMIN),
+    "people": Ability("Manage members, read the audit log", Role.ADMIN),
+    "workspace": Ability("Rename the workspace", Role.ADMIN),
+    "ownership": Ability("Ask for a plan, appoint owners, delete the workspace", Role.OWNER),
+}
 
 
 # What a developer may not do at the pages, or only with keys of their own, while a key with the scope does it with all.

@@ -68,14 +68,15 @@ def tell(
     object_name: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an act in the log of the person's first workspace, and mail it when there are words for it.
+    """Record an act in the log of the person's first workspace, if there is one, and mail it when there are words for it.
 
     Joins the act's transaction.
     """
     with transaction():
         workspace = workspaces.first_of(user)
-        named = object_name or user.email
-        audit.record(workspace.id, actor, action, object_id=user.id, object_name=named, details=details)
+        if workspace is not None:
+            named = object_name or user.email
+            audit.record(workspace.id, actor, action, object_id=user.id, object_name=named, details=details)
         if action in NOTICES:
             send(user, actor, action, *words)
 

@@ -42,7 +42,7 @@ def begin(
                 id=new_id("ses"),
                 token_digest=_digest(token),
                 user_id=user.id,
-                workspace_id=workspace.id,
+                workspace_id=workspace.id if workspace else None,
                 created_at=now(),
                 last_seen_at=now(),
                 expires_at=now() + (LONGEST if remembered else LIFETIME),
@@ -56,8 +56,11 @@ def begin(
         user.last_sign_in_at = now()
         session.flush()
         actor = Actor(kind="user", name=user.email, id=user.id, address=address, client=client)
-        details = {"methods": list(methods)}
-        audit.record(workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email, details=details)
+        if workspace is not None:
+            details = {"methods": list(methods)}
+            audit.record(
+                workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email, details=details
+            )
     return token
 
 

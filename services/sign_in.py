@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 
 from extensions import db
-from models import AuditEvent, SignInAttempt, User, Workspace
+from models import AuditEvent, SignInAttempt, User
 from models.base import now, transaction
 from services import accounts, passkeys, second_factor, security_notices, sessions, sign_in_attempts, workspaces
 from services.actor import Actor
@@ -179,7 +179,9 @@ def _begin_session(
 
 def _was_seen(user: User, address: str | None, client: str | None) -> bool:
     """Tell whether the person has signed in lately from this network and with this browser."""
-    workspace: Workspace = workspaces.first_of(user)
+    workspace = workspaces.first_of(user)
+    if workspace is None:
+        return True
     last = db.session.scalar(select(func.max(AuditEvent.number)).where(AuditEvent.workspace_id == workspace.id)) or 0
     query = select(AuditEvent.address).where(
         AuditEvent.workspace_id == workspace.id,

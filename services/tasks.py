@@ -6,6 +6,7 @@ from services import (
     accounts,
     gauges,
     idempotency,
+    invitations,
     mail,
     mailed_links,
     metering,
@@ -37,6 +38,7 @@ TASKS = (
     # Files are kept by each node for itself.
     Task("forget mail files", _HOUR, mail.forget_old_files, once_per_fleet=False),
     Task("forget idempotency records", _HOUR, idempotency.forget_old),
+    Task("forget invitations", _HOUR, invitations.forget_old),
     Task("forget ended sessions", _HOUR, sessions.forget_ended),
     Task("forget sign-in attempts", _HOUR, sign_in_attempts.forget_old),
     Task("forget mailed links", _HOUR, mailed_links.forget_old),

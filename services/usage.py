@@ -2,7 +2,7 @@
 
 All figures come from the usage rows themselves, so they agree with each other and with the list of calls to the unit.
 A part of a period is a query of its own: a day's rows are grouped faster than a month's, and a day begins at midnight
-UTC whatever zone the database thinks in.
+in the zone that is asked for, whatever zone the database thinks in. A day on which clocks change has 23 or 25 hours.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, String, and_, func, or_, select
@@ -21,6 +21,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from extensions import db
 from models import ApiKey, UsageRecord, Workspace
 from models.base import now
+from services import time_zones
 from services.errors import DatabaseAway, NotFound
 from services.gate import REASONS
 from services.gateway.simulator import PROVIDER as SIMULATOR
@@ -81,17 +82,21 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A stretch of time, its end not included, and the parts that its figures are told for."""
+    """A stretch of time, its end not included, and the parts that its figures are told for.
+
+    ``start`` and ``end`` are in UTC; the hours and days are those of the zone.
+    """
 
     start: datetime
     end: datetime
     step: timedelta
+    zone: tzinfo = UTC
 
     def parts(self) -> Iterator[tuple[datetime, datetime]]:
-        """Yield beginning and end of each part: UTC hours or days, the first and last as far as they belong."""
+        """Yield beginning and end of each part, in UTC: hours or days, the first and last as far as they belong."""
         begin = self.start
         while begin < self.end:
-            end = min(_floor(begin, self.step) + self.step, self.end)
+            end = min(_next(begin, self.step, self.zone), self.end)
             yield begin, end
             begin = end
 
@@ -148,22 +153,24 @@ class Report:
     providers: set[str] = field(default_factory=set)
 
 
-def last_hours(hours: int = 24) -> Period:
+def last_hours(hours: int = 24, zone: tzinfo = UTC) -> Period:
     """The present hour and those before it."""
-    end = _floor(now(), HOUR) + HOUR
-    return Period(end - hours * HOUR, end, HOUR)
+    end = _next(now(), HOUR, zone)
+    return Period(end - hours * HOUR, end, HOUR, zone)
 
 
-def last_days(days: int) -> Period:
-    """Today and the UTC days before it."""
-    end = _floor(now(), DAY) + DAY
-    return Period(end - days * DAY, end, DAY)
+def last_days(days: int, zone: tzinfo = UTC) -> Period:
+    """Today and the days before it."""
+    at = now()
+    first = time_zones.day_of(at, zone) - (days - 1) * DAY
+    return Period(time_zones.beginning_of(first, zone), _next(at, DAY, zone), DAY, zone)
 
 
-def this_month() -> Period:
-    """The UTC month up to the end of today."""
-    today = _floor(now(), DAY)
-    return Period(today.replace(day=1), today + DAY, DAY)
+def this_month(zone: tzinfo = UTC) -> Period:
+    """The month up to the end of today. Spending limits count by the month in UTC."""
+    at = now()
+    first = time_zones.day_of(at, zone).replace(day=1)
+    return Period(time_zones.beginning_of(first, zone), _next(at, DAY, zone), DAY, zone)
 
 
 def report(workspace: Workspace, period: Period, wanted: Wanted = ALL) -> Report:
@@ -361,7 +368,8 @@ def _of_key(key_id: str) -> ColumnElement[bool]:
     return UsageRecord.api_key_id.is_(None) if key_id == PLAYGROUND else UsageRecord.api_key_id == key_id
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    """Return the beginning of the UTC hour or day that a moment is in."""
-    whole = moment.replace(minute=0, second=0, microsecond=0)
-    return whole if step == HOUR else whole.replace(hour=0)
+def _next(moment: datetime, step: timedelta, zone: tzinfo) -> datetime:
+    """Return the moment in UTC at which the hour or day after that of a moment begins."""
+    if step == HOUR:
+        return time_zones.hour_at(moment, zone) + HOUR
+    return time_zones.beginning_of(time_zones.day_of(moment, zone) + DAY, zone)

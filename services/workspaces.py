@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from extensions import db
 from models import LoginSession, Membership, User, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
-from services import audit
+from services import audit, names, time_zones
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound
 from services.parts import parts
@@ -19,9 +20,11 @@ from services.plans import FIRST_PLAN
 
 _SLUG_LENGTH = 40
 MOST_REQUESTS_PER_MINUTE = 1_000_000
+# So that nobody fills the portal with empty ones.
+MOST_OWNED = 50
 
 
-def create(name: str, *, owner: User | None, actor: Actor, plan: str = FIRST_PLAN) -> Workspace:
+def create(name: str, *, owner: User | None, actor: Actor, plan: str = FIRST_PLAN, time_zone: str = "UTC") -> Workspace:
     """Make a workspace; its slug comes from the name. A demo workspace may begin without an owner."""
     with transaction() as session:
         one_at_a_time("workspace:create")
@@ -31,6 +34,7 @@ def create(name: str, *, owner: User | None, actor: Actor, plan: str = FIRST_PLA
             name=name[:60],
             plan=plan,
             requests_per_minute=None,
+            time_zone=time_zone,
             created_at=now(),
         )
         session.add(workspace)
@@ -41,15 +45,77 @@ def create(name: str, *, owner: User | None, actor: Actor, plan: str = FIRST_PLA
     return workspace
 
 
-def add_member(workspace: Workspace, user: User, role: Role, *, actor: Actor) -> Membership:
-    """Give a user a place in the workspace."""
+def open_another(name: str, *, owner: User, actor: Actor) -> Workspace:
+    """Make one more workspace for a person, as the page does. Raises InvalidInput."""
+    name = name.strip()
+    if fault := names.fault_of(name, "a name for the workspace"):
+        raise InvalidInput({"name": fault})
+    with transaction():
+        one_at_a_time(f"workspace:open:{owner.id}")
+        owned = select(func.count()).where(Membership.user_id == owner.id, Membership.role == Role.OWNER.value)
+        if (db.session.scalar(owned) or 0) >= MOST_OWNED:
+            raise InvalidInput({"name": f"You own {MOST_OWNED} workspaces already. Delete one you no longer need"})
+        return create(name, owner=owner, actor=actor, time_zone=owner.time_zone)
+
+
+def change(workspace: Workspace, *, name: str, time_zone: str, actor: Actor) -> None:
+    """Give a workspace another name and zone; its slug stays, because programs name it. Raises InvalidInput."""
+    name = name.strip()
+    faults = {}
+    if name != workspace.name and (fault := names.fault_of(name, "a name for the workspace")):
+        faults["name"] = fault
+    if time_zone != workspace.time_zone and not time_zones.known(time_zone):
+        faults["time_zone"] = "Choose a time zone"
+    if faults:
+        raise InvalidInput(faults)
+    with transaction() as session:
+        session.refresh(workspace, with_for_update={"key_share": True})
+        given = {"name": name, "time_zone": time_zone}
+        changed = {field: value for field, value in given.items() if getattr(workspace, field) != value}
+        if not changed:
+            return
+        before = {field: getattr(workspace, field) for field in changed}
+        for field, value in changed.items():
+            setattr(workspace, field, value)
+        session.flush()
+        audit.record(
+            workspace.id,
+            actor,
+            "workspace:change",
+            object_id=workspace.id,
+            object_name=workspace.name,
+            details={"from": before, "to": changed},
+        )
+
+
+def move_sessions(user_id: str, workspace_id: str) -> None:
+    """Let the browsers of a person who has no place here any more look at another workspace of theirs, or at none.
+
+    Part of an act that has ended the membership.
+    """
+    place = (
+        select(Membership.workspace_id)
+        .where(Membership.user_id == user_id)
+        .order_by(Membership.created_at, Membership.workspace_id)
+        .limit(1)
+    )
+    db.session.execute(
+        update(LoginSession)
+        .where(LoginSession.user_id == user_id, LoginSession.workspace_id == workspace_id)
+        .values(workspace_id=place.scalar_subquery())
+    )
+
+
+def add_member(
+    workspace: Workspace, user: User, role: Role, *, actor: Actor, details: Mapping[str, str] | None = None
+) -> Membership:
+    """Give a user a place in the workspace. ``details`` go to the audit log beside the role."""
     with transaction() as session:
         membership = Membership(workspace_id=workspace.id, user_id=user.id, role=role.value, created_at=now())
         session.add(membership)
         session.flush()
-        audit.record(
-            workspace.id, actor, "member:add", object_id=user.id, object_name=user.email, details={"role": role.value}
-        )
+        told = {"role": role.value, **(details or {})}
+        audit.record(workspace.id, actor, "member:add", object_id=user.id, object_name=user.email, details=told)
     return membership
 
 
@@ -86,13 +152,14 @@ def memberships_of(user: User) -> list[Membership]:
     return list(db.session.scalars(query.order_by(Membership.created_at, Membership.workspace_id)))
 
 
-def first_of(user: User) -> Workspace:
-    """Return the workspace that the user joined first, where a sign-in leads."""
-    return memberships_of(user)[0].workspace
+def first_of(user: User) -> Workspace | None:
+    """Return the workspace that the user joined first, where a sign-in leads; None for who belongs to none."""
+    memberships = memberships_of(user)
+    return memberships[0].workspace if memberships else None
 
 
-def find_membership(user_id: str, workspace_id: str) -> Membership | None:
-    return db.session.get(Membership, (workspace_id, user_id))
+def find_membership(user_id: str, workspace_id: str | None) -> Membership | None:
+    return db.session.get(Membership, (workspace_id, user_id)) if workspace_id is not None else None
 
 
 def look_at(session_row: LoginSession, workspace_id: str) -> None:

@@ -77,7 +77,7 @@
       if (option.dataset.day) { return "expires " + option.dataset.day; }
       if (option.value === "never") { return "never expires"; }
       var date = form.elements.date.value;
-      return date ? "expires " + date + ", " + (form.elements.time.value || "00:00") + " UTC" : "expires on a date you choose";
+      return date ? "expires " + date + ", " + (form.elements.time.value || "00:00") + " " + form.elements.time.dataset.zone : "expires on a date you choose";
     }
     function tell() {
       var count = scopeCount();

@@ -13,9 +13,10 @@ from wtforms.widgets import DateInput, TimeInput
 
 from blueprints.forms import PortalForm, stripped
 from blueprints.template_tools import day, exact
+from blueprints.times import current_zone, zone_name
 from models import ApiKey
 from models.base import now
-from services import keys, restrictions, rotation
+from services import keys, restrictions, rotation, time_zones
 from services.errors import InvalidInput
 from services.keys import NAME_LENGTH, UNCHANGED, Unchanged
 from services.permissions import PRESETS, PUBLISHABLE_SCOPES, Role, Scope, may_grant
@@ -47,10 +48,16 @@ ENVIRONMENT_HINTS = {
 
 
 class MomentForm(PortalForm):
-    """A form with a moment that is entered as a date and a time in UTC."""
+    """A form with a moment that is entered as a date and a time in the zone of the person."""
 
     date = StringField("Date", filters=[stripped], widget=DateInput())
-    time = StringField("Time, UTC", filters=[stripped], widget=TimeInput(), default="00:00")
+    time = StringField("Time", filters=[stripped], widget=TimeInput(), default="00:00")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.time.label.text = f"Time, {zone_name()}"
+        # The script says it after the time.
+        self.time.render_kw = {"data-zone": zone_name()}
 
     def moment_wanted(self) -> bool:
         """Whether the choice beside them makes date and time count."""
@@ -59,17 +66,29 @@ class MomentForm(PortalForm):
     def validate_date(self, field: StringField) -> None:
         if self.moment_wanted():
             chosen = _read(field.data or "", "%Y-%m-%d", "Choose a date, for example 2027-02-18")
-            if chosen.date() < now().date():
+            if chosen.date() < now().astimezone(current_zone()).date():
                 raise ValidationError("Choose a date that is not over")
 
     def validate_time(self, field: StringField) -> None:
         if self.moment_wanted():
             _read((field.data or "")[:5], "%H:%M", "Choose a time of day, for example 14:00")
+            if not self.date.errors and self._entered() is None:
+                raise ValidationError("Clocks skip this time on that day. Choose another")
 
     def moment(self) -> datetime:
         """Return the moment entered. Only after the form was found valid."""
-        text = f"{self.date.data} {(self.time.data or '')[:5]}"
-        return datetime.strptime(text, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+        moment = self._entered()
+        assert moment is not None
+        return moment
+
+    def _entered(self) -> datetime | None:
+        """Return the moment at which the person's clocks show date and time; None when they skip it."""
+        entered = datetime.strptime(f"{self.date.data} {(self.time.data or '')[:5]}", "%Y-%m-%d %H:%M")
+        try:
+            return time_zones.moment_at(entered.date(), entered.time(), current_zone())
+        except OverflowError:
+            # The first and last days there are have no moment in every zone.
+            return None
 
 
 class SettingsForm(MomentForm):
@@ -368,8 +387,8 @@ def _overlap_hint(name: str) -> str:
 
 def _last_moment(key: ApiKey) -> str:
     if key.expires_at is None:
-        return "Enter it below, in UTC."
-    return f"Not after the key itself expires, {exact(key.expires_at)}. Enter it below, in UTC."
+        return f"Enter it below, in {zone_name()}."
+    return f"Not after the key itself expires, {exact(key.expires_at)}. Enter it below, in {zone_name()}."
 
 
 def _is_number(text: str) -> bool:

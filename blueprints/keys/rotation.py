@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 from blueprints.guards import current_actor, current_workspace, recently_proved, role_required
 from blueprints.keys.common import Answer, bp, extended, has_api_access, managed, shown_once, view_of
 from blueprints.keys.forms import OverlapForm
+from blueprints.template_tools import exact
 from models import ApiKey
 from models.base import now
 from services import keys, rotation
@@ -92,6 +93,5 @@ def _over(key: ApiKey) -> Response:
     """Lead to the key's page, and say when the previous secret ended if that is still known."""
     ended = [secret.ends_at for secret in key.secrets[1:] if secret.ends_at is not None]
     if ended:
-        moment = f"{max(ended):%Y-%m-%d %H:%M} UTC"
-        flash(f"The previous secret of “{key.name}” stopped working at {moment}.")
+        flash(f"The previous secret of “{key.name}” stopped working at {exact(max(ended))}.")
     return redirect(url_for("keys.show", key_id=key.id), 303)

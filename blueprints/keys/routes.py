@@ -22,6 +22,7 @@ from blueprints.keys.common import (
 )
 from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
 from blueprints.presenters import audit_lines, provider_views, scope_groups, spending_standings, usage_rows
+from blueprints.times import current_zone
 from models import ApiKey
 from services import custom_scopes, key_history, keys, rotation, usage
 from services.errors import AlreadyDone, InvalidInput
@@ -114,8 +115,8 @@ def new() -> Answer:
 def show(key_id: str) -> str:
     workspace = current_workspace()
     view = view_of(keys.get_any(workspace, key_id))
-    report = usage.report(workspace, usage.last_days(DAYS_SHOWN), usage.Wanted(key_id=view.key.id))
-    days = [part.start.date() for part in report.parts]
+    report = usage.report(workspace, usage.last_days(DAYS_SHOWN, current_zone()), usage.Wanted(key_id=view.key.id))
+    days = [part.start.astimezone(current_zone()).date() for part in report.parts]
     requests, failed = [[getattr(part.figures, name) for part in report.parts] for name in ("requests", "failed")]
     may_read_log = current_role().includes(Role.ADMIN)
     return render_template(

@@ -8,6 +8,7 @@ from flask import Blueprint, render_template, url_for
 
 from blueprints.guards import current_person, current_role, current_workspace, role_required
 from blueprints.presenters import KeyView, ProviderView, audit_lines, key_views, provider_views, spending_standings
+from blueprints.times import current_zone
 from services import keys, usage
 from services.parts import parts
 from services.permissions import Role, may_create_keys
@@ -38,14 +39,15 @@ def show() -> str:
     shown = key_views(workspace, keys.living(workspace), role=current_role(), user_id=current_person().id)
     providers = provider_views(workspace)
     steps = _steps(shown, providers)
-    limit, busiest = plans.requests_per_minute(workspace), max(usage.minutes(workspace, usage.last_hours()))
+    last_day = usage.last_hours(zone=current_zone())
+    limit, busiest = plans.requests_per_minute(workspace), max(usage.minutes(workspace, last_day))
     standings = spending_standings(workspace)
     return render_template(
         "overview/show.html",
         steps=steps,
         next_step=_next_of(steps),
         keys=shown,
-        day=usage.total(workspace, usage.last_hours()),
+        day=usage.total(workspace, last_day),
         month=usage.total(workspace, usage.this_month()),
         busiest=busiest,
         month_limit=next((one for one in standings if (one.owner_id, one.period) == (workspace.id, "month")), None),

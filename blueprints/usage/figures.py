@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from blueprints.charts import Chart, bar_chart, day_in_full, day_label, part_label
 from blueprints.presenters import UsageRow, provider_title, usage_rows
 from blueprints.template_tools import compact, money, percent, plural, thousands
+from services import time_zones
 from services.gateway.simulator import PROVIDER as SIMULATOR
 from services.usage import DAY, Figures, Part, Period, Report
 
@@ -57,13 +58,14 @@ def plots_of(report: Report, minutes: Sequence[int] | None, limit: int) -> list[
 
 def span(period: Period) -> str:
     """Return what a period is, in words: ``7 to 20 Nov 2026, days in UTC``."""
-    first, last = period.start, period.end - timedelta(seconds=1)
+    first, last = (moment.astimezone(period.zone) for moment in (period.start, period.end - timedelta(seconds=1)))
+    zone = time_zones.name_of(period.zone)
     if period.step < DAY:
-        return f"{day_label(first)}, {first:%H:%M} to {day_in_full(last)}, {last:%H:%M}, hours in UTC."
+        return f"{day_label(first)}, {first:%H:%M} to {day_in_full(last)}, {last:%H:%M}, hours in {zone}."
     if first.date() == last.date():
-        return f"{day_in_full(last)} in UTC."
+        return f"{day_in_full(last)} in {zone}."
     begin = f"{first.day}" if first.month == last.month else day_label(first)
-    return f"{begin} to {day_in_full(last)}, days in UTC."
+    return f"{begin} to {day_in_full(last)}, days in {zone}."
 
 
 def table_of(
@@ -154,7 +156,8 @@ def _plot(
 ) -> Plot:
     step = report.period.step
     days = step >= DAY
-    labels = [part_label(part.start, step) for part in report.parts]
+    begins = [part.start.astimezone(report.period.zone) for part in report.parts]
+    labels = [part_label(begin, step) for begin in begins]
     chart = bar_chart(
         labels,
         stacks,
@@ -163,14 +166,20 @@ def _plot(
         limit=limit,
         **({} if days else {"every": _HOURS_LABELLED}),
     )
-    rows = [(_row_head(part, days), numbers) for part, numbers in zip(report.parts, stacks, strict=True)]
+    # Only where clocks change does an hour need more than its time of day.
+    told_apart = len({begin.utcoffset() for begin in begins}) > 1
+    rows = [(_row_head(begin, days, told_apart), numbers) for begin, numbers in zip(begins, stacks, strict=True)]
     names = tuple(heads) if len(heads) > 1 else ()
-    return Plot(title, finding, chart, ["Day" if days else "Hour, UTC", *heads], rows, kinds, names, unit)
+    head = "Day" if days else f"Hour, {time_zones.name_of(report.period.zone)}"
+    return Plot(title, finding, chart, [head, *heads], rows, kinds, names, unit)
 
 
-def _row_head(part: Part, days: bool) -> str:
-    day = day_in_full(part.start)
-    return day if days else f"{day}, {part.start:%H:%M}"
+def _row_head(begin: datetime, days: bool, told_apart: bool) -> str:
+    day = day_in_full(begin)
+    if days:
+        return day
+    zone = f" {time_zones.abbreviation(begin, begin.tzinfo or UTC)}" if told_apart else ""
+    return f"{day}, {begin:%H:%M}{zone}"
 
 
 def _most(report: Report, numbers: Sequence[int], words: Callable[[int], str]) -> str:
@@ -178,5 +187,6 @@ def _most(report: Report, numbers: Sequence[int], words: Callable[[int], str]) -
     highest = max(numbers, default=0)
     if not highest:
         return ""
-    label = part_label(report.parts[list(numbers).index(highest)].start, report.period.step)
+    begin = report.parts[list(numbers).index(highest)].start.astimezone(report.period.zone)
+    label = part_label(begin, report.period.step)
     return f", at most {words(highest)} {'on' if report.period.step >= DAY else 'from'} {label}"

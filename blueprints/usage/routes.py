@@ -9,6 +9,7 @@ from flask import Flask, Response, current_app, render_template, request, url_fo
 
 from blueprints.guards import current_role, current_workspace, role_required
 from blueprints.presenters import provider_title, spending_standings
+from blueprints.times import current_zone
 from blueprints.usage import bp, export
 from blueprints.usage.figures import NameTable, plots_of, span, table_of
 from models import Workspace
@@ -41,9 +42,14 @@ class Question:
         return RANGES[self.range]
 
     def period(self) -> Period:
+        zone = current_zone()
         if self.range == "24h":
-            return usage.last_hours()
-        return usage.this_month() if self.range == "month" else usage.last_days(int(self.range.removesuffix("d")))
+            return usage.last_hours(zone=zone)
+        return (
+            usage.this_month(zone)
+            if self.range == "month"
+            else usage.last_days(int(self.range.removesuffix("d")), zone)
+        )
 
     def address(self, endpoint: str = "usage.show", **changed: str | None) -> str:
         """Return the address of this question, or of one that differs from it; what is not asked for is left out."""
@@ -103,7 +109,7 @@ def download() -> Response:
     period = question.period()
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     lines = export.within(app, export.lines(usage.calls(workspace, period, question.wanted)))
-    name = f"usage-{workspace.slug}-{period.start:%Y-%m-%d}-{question.range}.csv"
+    name = f"usage-{workspace.slug}-{period.start.astimezone(period.zone):%Y-%m-%d}-{question.range}.csv"
     response = Response(lines, content_type="text/csv; charset=utf-8; header=present")
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
@@ -111,7 +117,7 @@ def download() -> Response:
 
 def _limits(workspace: Workspace) -> dict[str, Any]:
     """What counts against the limits of the workspace, whatever the filter."""
-    minutes = usage.minutes(workspace, usage.last_hours())
+    minutes = usage.minutes(workspace, usage.last_hours(zone=current_zone()))
     may_edit = may_limit_spending(current_role())
     return {
         "minutes": minutes,

@@ -41,6 +41,7 @@ from blueprints.v1 import (  # noqa: E402 - the files register their routes on b
     gateway,  # noqa: F401
     keys,  # noqa: F401
     me,  # noqa: F401
+    members,  # noqa: F401
     models,  # noqa: F401
     providers,  # noqa: F401
     usage,  # noqa: F401

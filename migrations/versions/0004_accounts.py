@@ -361,6 +361,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("methods", sa.Text(), server_default="", nullable=False))
         batch_op.add_column(sa.Column("proved_at", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("remembered", sa.Boolean(), server_default=sa.false(), nullable=False))
+        batch_op.alter_column("workspace_id", existing_type=sa.String(length=32), nullable=True)
 
     with op.batch_alter_table("membership", schema=None) as batch_op:
         batch_op.add_column(sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=True))
@@ -401,7 +402,10 @@ def downgrade() -> None:
     with op.batch_alter_table("membership", schema=None) as batch_op:
         batch_op.drop_column("last_seen_at")
 
+    # Who belongs to no workspace could not be signed in before.
+    op.execute("DELETE FROM login_session WHERE workspace_id IS NULL")
     with op.batch_alter_table("login_session", schema=None) as batch_op:
+        batch_op.alter_column("workspace_id", existing_type=sa.String(length=32), nullable=False)
         batch_op.drop_column("remembered")
         batch_op.drop_column("proved_at")
         batch_op.drop_column("methods")

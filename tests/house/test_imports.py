@@ -76,6 +76,7 @@ SHARED_BLUEPRINT_FILES = {
     "proving",
     "known_devices",
     "template_tools",
+    "times",
 }
 
 

@@ -24,9 +24,19 @@ from config import ROOT
 from extensions import db
 from models import ExternalIdentity, Passkey, UsageRecord, User
 from models.base import new_id, now, transaction
-from services import custom_scopes, external_identities, keys, provider_keys, rotation, sessions
+from services import (
+    custom_scopes,
+    external_identities,
+    invitations,
+    keys,
+    provider_keys,
+    rotation,
+    sessions,
+    workspaces,
+)
 from services.oidc import Claims
 from services.parts import parts
+from services.permissions import Role
 from services.secret import Secret
 from tests.neighbours.fake_provider import GOOD_KEY, FakeProvider
 from tests.pages.visitor import Visitor
@@ -54,6 +64,8 @@ class Things:
     passkey: str
     session: str
     identity: str
+    member: str
+    invitation: str
 
 
 # What each route that names a thing finds among one's own, with a body it takes: (method, rule) -> (kinds, body).
@@ -81,6 +93,11 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
     ("POST", "/keys/<key_id>/rotation/finish"): ({"key_id": "rotating_key"}, {}),
     ("GET", "/keys/scopes/<scope_id>/remove"): ({"scope_id": "scope"}, {}),
     ("POST", "/keys/scopes/<scope_id>/remove"): ({"scope_id": "scope"}, {}),
+    ("GET", "/team/members/<user_id>/remove"): ({"user_id": "member"}, {}),
+    ("POST", "/team/members/<user_id>/remove"): ({"user_id": "member"}, {}),
+    ("POST", "/team/members/<user_id>/role"): ({"user_id": "member"}, {"role": "viewer"}),
+    ("POST", "/team/invited/<invitation_id>/resend"): ({"invitation_id": "invitation"}, {}),
+    ("POST", "/team/invited/<invitation_id>/withdraw"): ({"invitation_id": "invitation"}, {}),
     ("GET", "/v1/keys/<key_id>"): ({"key_id": "key"}, {}),
     ("PATCH", "/v1/keys/<key_id>"): ({"key_id": "key"}, {"name": "Mine too"}),
     ("DELETE", "/v1/keys/<key_id>"): ({"key_id": "key"}, {}),
@@ -96,6 +113,7 @@ FIELDS: dict[tuple[str, str, str], str] = {
     ("GET", "/usage", "key"): "key",
     ("GET", "/usage.csv", "key"): "key",
     ("GET", "/v1/keys", "cursor"): "key",
+    ("GET", "/v1/members", "cursor"): "member",
     ("GET", "/v1/usage", "key"): "key",
     ("GET", "/v1/usage/calls", "key"): "key",
     ("POST", "/workspaces", "workspace"): "workspace",
@@ -113,10 +131,13 @@ NAME_NO_THING = {
     **dict.fromkeys(MAILED_LINKS, "a secret that was mailed, tested with the accounts"),
     "/account/identities/accept/<token>": "a secret of one browser, tested with the identity provider",
     "/setup/<token>": "a secret of the operator's, tested with the set-up",
+    "/invitations/<token>": "a secret of whoever is invited, tested with the invitations",
+    "/invitations/<token>/account": "a secret of whoever is invited, tested with the invitations",
+    "/invitations/<token>/sign-out": "a secret of whoever is invited, tested with the invitations",
     "/v1/models/<path:model_id>": "a model of the providers",
     **dict.fromkeys(PROVIDER_ROUTES, "a provider that the operator offers to everybody"),
 }
-WORDS = {"q", "status", "page", "limit", "next", "scope", "email", "group_by", "model", "provider"}
+WORDS = {"q", "status", "page", "limit", "next", "scope", "email", "group_by", "model", "provider", "role"}
 
 _CHANGING = re.compile(r"req_[0-9a-f]{24}|name=\"csrf_token\"[^>]*")
 
@@ -202,6 +223,14 @@ def make_things(app: Flask, owner: Person) -> Things:
         passkey=make_passkey(owner, mark),
         session=begin_session(owner),
         identity=connect_identity(owner),
+        member=make_member(owner, mark),
+        invitation=invitations.invite(
+            workspace,
+            f"guest-{mark}@else.example",
+            "viewer",
+            inviter=db.session.get_one(User, owner.user_id),
+            actor=actor,
+        ).id,
     )
 
 
@@ -233,6 +262,18 @@ def connect_identity(owner: Person) -> str:
     claims = Claims("https://id.example", subject, None)
     external_identities.connect(db.session.get_one(User, owner.user_id), claims, owner.actor)
     return db.session.scalars(select(ExternalIdentity.id).where(ExternalIdentity.subject == subject)).one()
+
+
+def make_member(host: Person, mark: str) -> str:
+    """Add a member who never signs in; return their id."""
+    with transaction() as session:
+        user = User(
+            id=new_id("usr"), email=f"{mark}@team.example", password_hash="", is_operator=False, created_at=now()
+        )
+        session.add(user)
+        session.flush()
+        workspaces.add_member(host.workspace, user, Role.DEVELOPER, actor=host.actor)
+        return user.id
 
 
 def ids_of(things: Things) -> dict[str, str]:

@@ -1,0 +1,5 @@
+"""What the link of an invitation opens."""
+
+from blueprints.invitations.routes import bp
+
+__all__ = ["bp"]
