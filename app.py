@@ -22,7 +22,9 @@ from blueprints import (
     home,
     hooks,
     keys,
+    operator,
     overview,
+    plan,
     playground,
     providers,
     scopes,
@@ -84,6 +86,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         keys,
         providers,
         scopes,
+        plan,
+        operator,
         found,
         v1,
     ):
@@ -177,6 +181,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         provider_retries=settings.provider_retries,
         provider_total_seconds=settings.provider_total_seconds,
         post=make_post(settings, app),
+        sales_email=settings.sales_email,
         readiness=Readiness(app),
         metrics_token=settings.metrics_token,
     )

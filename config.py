@@ -22,7 +22,7 @@ import click
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
-from services.mail_transport import SmtpServer, read_sender
+from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
 from services.secret import Secret
@@ -122,7 +122,7 @@ def _key_prefix(value: str) -> str:
 
 
 def _email(value: str) -> str:
-    if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value.strip()):
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value.strip()) or not is_address(value.strip()):
         raise ValueError("must be an e-mail address")
     return value.strip()
 

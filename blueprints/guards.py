@@ -1,4 +1,5 @@
-"""Who may see a page: every page view carries exactly one of ``signed_in``, ``role_required`` and ``public``.
+"""Who may see a page: every page view carries exactly one of ``signed_in``, ``role_required``, ``operator_required``
+and ``public``.
 
 A house test reads the mark that they leave on the view. The helpers say whose request it is.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flask import g, redirect, request, session, url_for
@@ -60,6 +61,9 @@ class Shell:
 
     email: str
     workspace: WorkspaceFrame | None
+    is_operator: bool = False
+    # In the operator's console no workspace is in view.
+    in_console: bool = False
 
 
 # ---- Marks on views
@@ -105,10 +109,29 @@ def role_required(name: str) -> Callable[[View], View]:
     return decorate
 
 
+def operator_required(view: View) -> View:
+    """Let in operators. For anybody else who is signed in there is no such page, as for an address nobody knows."""
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        shell = _enter()
+        if shell is None:
+            return to_sign_in()
+        if not shell.is_operator:
+            # The page that says so is the one of every unknown address, which has no frame.
+            g.pop("shell")
+            raise NotFound
+        g.workspace = None
+        g.shell = replace(shell, workspace=None, in_console=True)
+        return view(*args, **kwargs)
+
+    return _marked(guarded, "operator")
+
+
 def recently_proved(view: View) -> View:
     """Ask who is signed in to prove it again, on a page of its own, when the last time is too long ago.
 
-    For delicate acts; stands below ``role_required`` or ``signed_in``.
+    For delicate acts; stands below ``role_required``, ``operator_required`` or ``signed_in``.
     """
     return view
 
@@ -177,7 +200,8 @@ def _enter() -> Shell | None:
     login_session = current_session()
     membership = workspaces.find_membership(login_session.user_id, login_session.workspace_id)
     g.workspace = membership.workspace if membership else None
-    g.shell = Shell(login_session.user.email, _frame_of(membership) if membership else None)
+    person = login_session.user
+    g.shell = Shell(person.email, _frame_of(membership) if membership else None, person.is_operator)
     return cast(Shell, g.shell)
 
 
@@ -219,6 +243,12 @@ def current_actor() -> Actor:
     """Who the audit log names for what this request does."""
     person = current_person()
     return Actor(kind="user", id=person.id, name=person.email, address=client_address(), client=client_name())
+
+
+def operator_actor() -> Actor:
+    """Who the audit log of a customer's workspace names for what this request does; only behind
+    ``operator_required``."""
+    return replace(current_actor(), kind="operator")
 
 
 def client_address() -> str | None:

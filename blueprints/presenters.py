@@ -206,6 +206,10 @@ class AuditLine:
 
 
 _ACTS = {
+    "access_request:decline": "declined",
+    "access_request:grant": "granted",
+    "access_request:send": "sent",
+    "access_request:withdraw": "withdrew",
     "demo:create": "made the demo",
     "key:change": "changed the key",
     "key:create": "created the key",
@@ -215,13 +219,16 @@ _ACTS = {
     "key:extend_rotation": "gave the previous secret more time",
     "key:finish_rotation": "ended the previous secret",
     "key:rotate": "rotated the key",
+    "mail:try_again": "had the message sent again:",
     "member:add": "added the member",
     "plan:change": "changed the plan",
     "provider_key:add": "added the provider key",
     "provider_key:replace": "replaced the provider key",
     "scope:create": "defined the scope",
     "scope:delete": "removed the scope",
+    "user:close": "closed the account",
     "user:create": "created the account",
+    "user:reopen": "reopened the account",
     "user:sign_in": "signed in",
     "workspace:create": "created the workspace",
 }

@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import email_validator
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from extensions import db
-from models import SetupLink, User, Workspace
+from models import LoginSession, MailedLink, SetupLink, User, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
 from services import passwords, sessions, workspaces
 from services.actor import Actor
@@ -54,8 +54,30 @@ def sign_in(email: str, password: Secret, *, address: str | None, client: str | 
     user = db.session.scalars(select(User).where(User.email == stored_form(email))).first()
     if not passwords.matches(password, user.password_hash if user else None) or user is None:
         raise WrongCredentials
-    with transaction():
+    with transaction() as session:
+        session.refresh(user, with_for_update={"key_share": True})
+        if user.closed_at is not None:
+            raise WrongCredentials
         return sessions.begin(user, methods=["password"], address=address, client=client)
+
+
+# ---- the end of an account
+
+
+def close(user: User, actor: Actor) -> None:
+    """End every session of a person and let them in no more, until the account is reopened. Joins the act."""
+    with transaction() as session:
+        user.closed_at = user.closed_at or now()
+        session.execute(delete(LoginSession).where(LoginSession.user_id == user.id))
+        session.execute(delete(MailedLink).where(MailedLink.user_id == user.id))
+        session.flush()
+
+
+def reopen(user: User, actor: Actor) -> None:
+    """Let a person in again whose account was closed. Joins the act."""
+    with transaction() as session:
+        user.closed_at = None
+        session.flush()
 
 
 # ---- the first operator

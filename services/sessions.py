@@ -46,6 +46,7 @@ def begin(user: User, *, methods: Sequence[str], address: str | None, client: st
                 proved_at=now(),
             )
         )
+        user.last_sign_in_at = now()
         session.flush()
         actor = Actor(kind="user", name=user.email, id=user.id, address=address, client=client)
         audit.record(workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email)

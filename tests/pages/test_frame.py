@@ -256,7 +256,7 @@ def test_brand_prefix_and_sales_address_are_settings(
     pages = request.getfixturevalue("every_page")
     for name, page in pages.items():
         # Field names of settings keep the project's own prefix.
-        source = re.sub(r"ARKA_(BRAND|PUBLIC_URL|SALES_EMAIL)", "", page.source)
+        source = re.sub(r"ARKA_(BRAND|PLANS_FILE|PUBLIC_URL|SALES_EMAIL|SMTP_URL)", "", page.source)
         assert "arka" not in source.lower(), name
         assert "Lumen" in page.first("title"), name
         assert "mailto:hello@lumen.example" in page.links, name
@@ -265,7 +265,7 @@ def test_brand_prefix_and_sales_address_are_settings(
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_template_names_the_brand_by_itself(path: Path) -> None:
-    source = re.sub(r"ARKA_(BRAND|PUBLIC_URL|SALES_EMAIL)", "", path.read_text())
+    source = re.sub(r"ARKA_(BRAND|PLANS_FILE|PUBLIC_URL|SALES_EMAIL|SMTP_URL)", "", path.read_text())
     assert "arka" not in source.lower()
     assert "|safe" not in source
 
