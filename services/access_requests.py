@@ -110,21 +110,16 @@ def ask(
     return request
 
 
-def withdraw(workspace: Workspace, number: int, *, actor: Actor) -> AccessRequest:
+def withdraw(workspace: Workspace, request_id: str, *, actor: Actor) -> AccessRequest:
     """Take an open request of the workspace back. Raises NotFound, AlreadyDecided."""
-    if get_of(workspace, number) is None:
+    found = db.session.get(AccessRequest, request_id)
+    if found is None or found.workspace_id != workspace.id:
         raise NotFound
     with transaction():
-        request = _locked_open(number)
+        request = _locked_open(found.number)
         request.state, request.decided_at, request.decided_by_name = WITHDRAWN, now(), actor.name
         _record(request, actor, "access_request:withdraw")
     return request
-
-
-def get_of(workspace: Workspace, number: int) -> AccessRequest | None:
-    """Return a request of the workspace by its number."""
-    query = select(AccessRequest).where(AccessRequest.workspace_id == workspace.id, AccessRequest.number == number)
-    return db.session.scalars(query).first()
 
 
 def open_of(workspace: Workspace) -> AccessRequest | None:

@@ -53,14 +53,14 @@ def ask() -> str | Response | tuple[str, int]:
     return page, 422 if form.errors else 200
 
 
-@bp.post("/plan/request/<int:number>/withdraw")
+@bp.post("/plan/request/<request_id>/withdraw")
 @role_required("owner")
-def withdraw(number: int) -> Response:
+def withdraw(request_id: str) -> Response:
     try:
-        access_requests.withdraw(current_workspace(), number, actor=current_actor())
+        withdrawn = access_requests.withdraw(current_workspace(), request_id, actor=current_actor())
     except AlreadyDecided as error:
         flash(error.message, "warn")
     else:
-        flash(f"Request {number} is withdrawn.")
+        flash(f"Request {withdrawn.number} is withdrawn.")
     has_access = parts().plans.has_api_access(current_workspace())
     return redirect(url_for("plan.show" if has_access else "keys.index"), 303)
