@@ -246,7 +246,9 @@ class Settings:
     )
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
-    sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
+    sales_email: str = _setting(
+        _email, "sales@arka-ai.com", "Where requests for a plan are sent, and what pages name as contact."
+    )
     smtp_url: SmtpServer | None = _setting(
         SmtpServer.read,
         None,

@@ -225,7 +225,9 @@ def _checked(reason: str) -> str:
 
 def _locked(user_id: str) -> User:
     """Return a user for an act; another act on an operator waits, so that two do not close each other."""
-    query = select(User).where(or_(User.id == user_id, User.is_operator)).order_by(User.id).with_for_update()
+    query = select(User).where(or_(User.id == user_id, User.is_operator)).order_by(User.id)
+    # A lock that lets foreign keys be checked meanwhile.
+    query = query.with_for_update(key_share=True)
     found = db.session.scalars(query.execution_options(populate_existing=True)).all()
     user = next((one for one in found if one.id == user_id), None)
     if user is None:

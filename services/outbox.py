@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from extensions import db
 from models import MailMessage
 from models.base import now, transaction
-from services import audit
+from services import audit, workspaces
 from services.actor import Actor
 from services.errors import NotFound
 from services.pages import Page, page_of
@@ -77,17 +77,19 @@ def try_again(message_id: str, *, actor: Actor) -> bool:
 
     Raises NotFound.
     """
-    get(message_id)
+    workspace_id = get(message_id).workspace_id
     with transaction() as session:
+        if workspace_id is not None:
+            # The workspace first: every act on one takes its row before what belongs to it.
+            workspaces.locked(workspace_id)
         revived = session.execute(
             update(MailMessage)
             .where(MailMessage.id == message_id, STATES["failed"])
             .values(failed_at=None, attempts=0, next_attempt_at=now())
-            .returning(MailMessage.workspace_id, MailMessage.subject)
+            .returning(MailMessage.subject)
         ).first()
         if revived is None:
             return False
-        workspace_id, subject = revived
         if workspace_id is not None:
-            audit.record(workspace_id, actor, "mail:try_again", object_id=message_id, object_name=subject)
+            audit.record(workspace_id, actor, "mail:try_again", object_id=message_id, object_name=revived.subject)
     return True
