@@ -24,7 +24,9 @@ from blueprints import (
     hooks,
     invitations,
     keys,
+    operator,
     overview,
+    plan,
     playground,
     profile,
     providers,
@@ -95,6 +97,8 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         keys,
         providers,
         scopes,
+        plan,
+        operator,
         found,
         v1,
     ):
@@ -218,6 +222,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         provider_retries=settings.provider_retries,
         provider_total_seconds=settings.provider_total_seconds,
         post=make_post(settings, app),
+        sales_email=settings.sales_email,
         readiness=Readiness(app),
         metrics_token=settings.metrics_token,
     )

@@ -23,7 +23,7 @@ import click
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
-from services.mail_transport import SmtpServer, read_sender
+from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
 from services.secret import Secret
@@ -123,7 +123,7 @@ def _key_prefix(value: str) -> str:
 
 
 def _email(value: str) -> str:
-    if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value.strip()):
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", value.strip()) or not is_address(value.strip()):
         raise ValueError("must be an e-mail address")
     return value.strip()
 
@@ -275,7 +275,9 @@ class Settings:
     )
     key_prefix: str = _setting(_key_prefix, "arka", "First part of every API key.")
     brand: str = _setting(_text, "ARKA", "Name of the portal on its pages.")
-    sales_email: str = _setting(_email, "sales@arka-ai.com", "Where customers ask for a plan.")
+    sales_email: str = _setting(
+        _email, "sales@arka-ai.com", "Where requests for a plan are sent, and what pages name as contact."
+    )
     sign_up: str = _setting(
         _one_of("open", "closed"),
         "open",

@@ -1,4 +1,5 @@
-"""Who may see a page: every page view carries exactly one of ``signed_in``, ``role_required`` and ``public``.
+"""Who may see a page: every page view carries exactly one of ``signed_in``, ``role_required``, ``operator_required``
+and ``public``.
 
 A house test reads the mark that they leave on the view. The helpers say whose request it is.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from flask import g, redirect, request, session, url_for
@@ -64,6 +65,9 @@ class Shell:
     name: str
     time_zone: str
     theme: str | None
+    is_operator: bool = False
+    # In the operator's console no workspace is in view.
+    in_console: bool = False
 
 
 # ---- Marks on views
@@ -109,11 +113,30 @@ def role_required(name: str) -> Callable[[View], View]:
     return decorate
 
 
+def operator_required(view: View) -> View:
+    """Let in operators. For anybody else who is signed in there is no such page, as for an address nobody knows."""
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        shell = _enter()
+        if shell is None:
+            return to_sign_in()
+        if not shell.is_operator:
+            # The page that says so is the one of every unknown address, which has no frame.
+            g.pop("shell")
+            raise NotFound
+        g.workspace = None
+        g.shell = replace(shell, workspace=None, in_console=True)
+        return view(*args, **kwargs)
+
+    return _marked(guarded, "operator")
+
+
 def recently_proved(view: View) -> View:
     """Ask who is signed in to prove it again, on a page of its own, when the last time is too long ago.
 
-    For delicate acts; stands below ``role_required`` or ``signed_in``. A form that was sent too late is carried over
-    the question and goes on with what was typed.
+    For delicate acts; stands below ``role_required``, ``operator_required`` or ``signed_in``. A form that was sent too
+    late is carried over the question and goes on with what was typed.
     """
 
     @functools.wraps(view)
@@ -197,7 +220,7 @@ def _enter() -> Shell | None:
         note_seen(membership)
     user = login_session.user
     frame = _frame_of(membership) if membership else None
-    g.shell = Shell(user.email, frame, user.display_name, user.time_zone, user.theme)
+    g.shell = Shell(user.email, frame, user.display_name, user.time_zone, user.theme, user.is_operator)
     return cast(Shell, g.shell)
 
 
@@ -239,6 +262,12 @@ def current_actor() -> Actor:
     """Who the audit log names for what this request does."""
     person = current_person()
     return Actor(kind="user", id=person.id, name=person.email, address=client_address(), client=client_name())
+
+
+def operator_actor() -> Actor:
+    """Who the audit log of a customer's workspace names for what this request does; only behind
+    ``operator_required``."""
+    return replace(current_actor(), kind="operator")
 
 
 def client_address() -> str | None:

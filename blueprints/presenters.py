@@ -207,6 +207,10 @@ class AuditLine:
 
 
 _ACTS = {
+    "access_request:decline": "declined",
+    "access_request:grant": "granted",
+    "access_request:send": "sent",
+    "access_request:withdraw": "withdrew",
     "demo:create": "made the demo",
     "key:change": "changed the key",
     "key:create": "created the key",
@@ -220,6 +224,7 @@ _ACTS = {
     "invitation:create": "invited",
     "invitation:resend": "invited again",
     "invitation:withdraw": "withdrew the invitation of",
+    "mail:try_again": "had the message sent again:",
     "member:add": "added the member",
     "member:change_role": "changed the role of",
     "member:leave": "left the workspace",
@@ -229,7 +234,9 @@ _ACTS = {
     "provider_key:replace": "replaced the provider key",
     "scope:create": "defined the scope",
     "scope:delete": "removed the scope",
+    "user:close": "closed the account",
     "user:create": "created the account",
+    "user:reopen": "reopened the account",
     "user:sign_in": "signed in",
     "user:second_factor_on": "switched a second factor on for",
     "user:second_factor_off": "switched the second factor off for",

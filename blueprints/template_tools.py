@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote, urlencode
 
 from flask import Flask
 from wtforms import Field, Form
@@ -28,8 +27,8 @@ HIGHEST_BAR = 19
 
 def init_templates(app: Flask) -> None:
     """Register the filters that the templates use, and the settings that pages show."""
-    words = [iso, precise, told, retry_moment, thousands, compact, plural, money, percent, share, short_name]
-    helpers = [bars, described, described_by, error_lines, mail_query]
+    words = [iso, precise, told, retry_moment, thousands, compact, plural, money, percent, share, short_name, span]
+    helpers = [bars, described, described_by, error_lines]
     app.jinja_env.filters.update({function.__name__: function for function in [*words, *helpers]})
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
@@ -176,9 +175,12 @@ def short_name(name: str) -> str:
     return name.partition("@")[0] or name
 
 
-def mail_query(parts: dict[str, str]) -> str:
-    """Return the query of a ``mailto:`` address, in which a plus sign would stay a plus sign."""
-    return urlencode(parts, quote_via=quote)
+def span(seconds: float) -> str:
+    """Return how long that is in the greatest unit that tells it in whole numbers: ``2 seconds``, ``24 hours``."""
+    for size, unit in ((HOUR, "hour"), (MINUTE, "minute")):
+        if seconds >= size and seconds % size == 0:
+            return plural(int(seconds // size), unit)
+    return plural(int(seconds), "second")
 
 
 @dataclass(frozen=True, slots=True)

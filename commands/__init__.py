@@ -5,13 +5,13 @@ from __future__ import annotations
 from flask import Flask
 
 import config
-from commands import audit, backup, doctor, key, provider, scope, serve, user, vault, workspace
+from commands import audit, backup, doctor, key, provider, request, scope, serve, user, vault, workspace
 
 
 def init_app(app: Flask, settings: config.Settings) -> None:
     """Register every command."""
-    for group in (audit.group, key.group, provider.group, scope.group, user.group, vault.group, workspace.group):
-        app.cli.add_command(group)
+    for noun in (audit, key, provider, request, scope, user, vault, workspace):
+        app.cli.add_command(noun.group)
     app.cli.add_command(doctor.command)
     app.cli.add_command(backup.backup)
     app.cli.add_command(backup.restore)

@@ -6,8 +6,7 @@ import click
 from flask.cli import AppGroup
 
 from commands.tools import refusals_told
-from services import sealing, vault_rotation
-from services.parts import parts
+from services import vault_rotation
 from services.vault_rotation import Tally
 
 group = AppGroup("vault", help="See and change the master keys that stored secrets are sealed with.")
@@ -17,11 +16,8 @@ group = AppGroup("vault", help="See and change the master keys that stored secre
 @refusals_told
 def status() -> None:
     """Print each master key's public name, role, number of seals and of rows, separated by tabs. Never a key."""
-    rows = vault_rotation.rows_by_key()
-    ring = parts().vault.ring
-    for name in [*ring, *sorted(set(rows) - set(ring))]:
-        role = "seals" if name == ring[0] else "opens" if name in ring else "missing"
-        click.echo("\t".join([name or "?", role, str(sealing.seals_of(name)), str(rows[name])]))
+    for key in vault_rotation.standings():
+        click.echo("\t".join([key.name, key.role, str(key.seals), str(key.rows)]))
 
 
 @group.command("rotate")

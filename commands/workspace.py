@@ -27,11 +27,15 @@ def list_workspaces() -> None:
 @click.argument("slug")
 @click.argument("plan")
 @click.option("--requests-per-minute", type=int, help="A limit of its own instead of the plan's.")
+@click.option("--words", help="Shown on its Plan page, such as when it is renewed. Without it: as they are.")
+@click.option("--reason", help="It goes to the workspace's audit log.")
 @refusals_told
-def set_plan(slug: str, plan: str, requests_per_minute: int | None) -> None:
+def set_plan(slug: str, plan: str, requests_per_minute: int | None, words: str | None, reason: str | None) -> None:
     """Put a workspace on a plan, at once."""
     workspace = workspaces.get_by_slug(slug)
-    workspaces.set_plan(workspace, plan, requests_per_minute=requests_per_minute, actor=actor())
+    workspaces.set_plan(
+        workspace, plan, requests_per_minute=requests_per_minute, words=words, reason=reason, actor=actor()
+    )
     click.echo(f"{slug} is on {parts().plans.plan_of(workspace).title}.", err=True)
 
 

@@ -293,9 +293,9 @@ def forget_unconfirmed() -> bool:
 # ---- closing
 
 
-def close(user: User, actor: Actor) -> None:
+def close(user: User, actor: Actor, *, reason: str | None = None) -> None:
     """Let nobody use the account any more: its sessions end, its links open nothing, and signing in is refused with
-    the words for a wrong password. Its workspaces and keys stay."""
+    the words for a wrong password. Its workspaces and keys stay, and their logs tell the reason."""
     with transaction() as session:
         session.refresh(user, with_for_update=True)
         if user.closed_at is not None:
@@ -303,17 +303,17 @@ def close(user: User, actor: Actor) -> None:
         user.closed_at = now()
         session_list.end_all(user)
         mailed_links.void(user, *mailed_links.LIFETIMES)
-        _record_everywhere(user, actor, "user:close")
+        _record_everywhere(user, actor, "user:close", reason)
 
 
-def reopen(user: User, actor: Actor) -> None:
+def reopen(user: User, actor: Actor, *, reason: str | None = None) -> None:
     """Let a closed account be used again."""
     with transaction() as session:
         session.refresh(user, with_for_update=True)
         if user.closed_at is None:
             return
         user.closed_at = None
-        _record_everywhere(user, actor, "user:reopen")
+        _record_everywhere(user, actor, "user:reopen", reason)
 
 
 def record(user: User, actor: Actor, action: str, **details: object) -> None:
@@ -322,9 +322,11 @@ def record(user: User, actor: Actor, action: str, **details: object) -> None:
         audit.record(membership.workspace_id, actor, action, object_id=user.id, object_name=user.email, details=details)
 
 
-def _record_everywhere(user: User, actor: Actor, action: str) -> None:
-    for membership in workspaces.memberships_of(user):
-        audit.record(membership.workspace_id, actor, action, object_id=user.id, object_name=user.email)
+def _record_everywhere(user: User, actor: Actor, action: str, reason: str | None) -> None:
+    details = {"reason": reason} if reason else {}
+    # In one order, so that two acts never wait for each other in a circle.
+    for workspace_id in sorted(membership.workspace_id for membership in workspaces.memberships_of(user)):
+        audit.record(workspace_id, actor, action, object_id=user.id, object_name=user.email, details=details)
 
 
 # ---- making

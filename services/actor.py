@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Actor:
     """Named in the audit log and on what was made. ``user_id`` is set when a person acts."""
 
-    kind: str  # "user", "api_key", "command", "system", or "finder" of a key
+    kind: str  # "user", "operator" at a page of theirs, "api_key", "command", "system", or "finder" of a key
     name: str
     id: str | None = None
     address: str | None = None

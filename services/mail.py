@@ -154,6 +154,9 @@ def _note_sent(message_id: str) -> None:
 def _note_failure(message_id: str, error: Exception) -> None:
     with transaction() as session:
         message = session.get_one(MailMessage, message_id)
+        if message.sent_at is not None:
+            # It took so long that the claim had lapsed, and another process was luckier.
+            return
         message.last_error = _told(error)
         if message.attempts > len(PAUSES):
             message.failed_at = now()

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email import policy
+from email import message_from_bytes, policy
 from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
@@ -49,13 +49,19 @@ class Letter:
 
 
 class Transport(Protocol):
-    """A way out of the portal."""
+    """A way out of the portal. ``keeps_letters``: they stay where an operator can read them."""
+
+    @property
+    def keeps_letters(self) -> bool: ...
 
     def send(self, letter: Letter) -> None:
         """Hand the letter over. Any exception means that it has to be tried again."""
 
     def forget(self, before: datetime) -> None:
         """Remove what was kept of letters older than that."""
+
+    def kept_text(self, letter_id: str, created_at: datetime) -> str | None:
+        """Return what a letter says, if it is kept here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class Post:
 class Folder:
     """Writes each letter to a file of its own, readable by its owner only; the newest is the last by name."""
 
+    keeps_letters = True
+
     def __init__(self, path: Path, sender: Address) -> None:
         self._path = path
         self._sender = sender
@@ -85,7 +93,7 @@ class Folder:
     def send(self, letter: Letter) -> None:
         """Write the file whole or not at all. A letter that is tried again takes the place of its first file."""
         self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{letter.created_at:%Y%m%dT%H%M%S.%fZ}-{letter.id}.eml"
+        name = _file_name(letter.id, letter.created_at)
         draft = self._path / f".{name}.{os.getpid()}"
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -94,12 +102,26 @@ class Folder:
             os.fsync(file.fileno())
         draft.replace(self._path / name)
 
+    def kept_text(self, letter_id: str, created_at: datetime) -> str | None:
+        """Read the letter's file; another node may have written it, or it is forgotten."""
+        try:
+            content = (self._path / _file_name(letter_id, created_at)).read_bytes()
+        except OSError:
+            return None
+        message = message_from_bytes(content, policy=_READABLE)
+        body = message.get_body(("plain",))
+        return str(body.get_content()) if body else None
+
     def forget(self, before: datetime) -> None:
         """Delete the files that were written before that moment."""
         for path in [*self._path.glob("*.eml"), *self._path.glob(".*.eml.*")]:
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < before.timestamp():
                     path.unlink()
+
+
+def _file_name(letter_id: str, created_at: datetime) -> str:
+    return f"{created_at:%Y%m%dT%H%M%S.%fZ}-{letter_id}.eml"
 
 
 # ---- a mail server
@@ -144,6 +166,8 @@ class SmtpServer:
 class Relay:
     """Hands each letter to a mail server, in a conversation of its own. TLS certificates are verified."""
 
+    keeps_letters = False
+
     def __init__(self, server: SmtpServer, sender: Address) -> None:
         self._server = server
         self._sender = sender
@@ -162,6 +186,10 @@ class Relay:
 
     def forget(self, before: datetime) -> None:
         """Nothing is kept here."""
+
+    def kept_text(self, letter_id: str, created_at: datetime) -> str | None:
+        """Nothing is kept here."""
+        return None
 
     def _connected(self) -> smtplib.SMTP:
         # Its own name is given, because the library would ask the name service for one.

@@ -223,6 +223,16 @@ def text() -> str:
     return "\n".join(lines) + "\n"
 
 
+def totals(counter: Counter) -> dict[tuple[str, ...], float]:
+    """Return a counter's sums over all processes of the instance, by the values of its labels."""
+    sums: dict[_Name, float] = {}
+    for _living, records in _files():
+        for name, number in records:
+            if name[0] == counter.name:
+                sums[name[1:]] = sums.get(name[1:], 0.0) + number
+    return sums
+
+
 def _lines(metric: _Metric, found: dict[_Name, float]) -> Iterator[str]:
     for labels, number in sorted(found.items()):
         yield f"{metric.name}{_braces(metric.labels, labels)} {number:.17g}"

@@ -66,6 +66,7 @@ class Parts:
     provider_retries: int
     provider_total_seconds: float
     post: Post
+    sales_email: str
     readiness: Readiness
     metrics_token: Secret | None
 

@@ -72,6 +72,13 @@ class RateLimits:
         self._outage = Outage()
 
     @property
+    def storage_title(self) -> str:
+        """What the counts are kept in, as people call it. No address."""
+        if isinstance(self._storage, SQLiteStorage):
+            return "SQLite"
+        return type(self._storage).__name__.removesuffix("Storage")
+
+    @property
     def falls_back(self) -> bool:
         """Whether requests are counted in memory while the storage fails."""
         return self._memory is not None

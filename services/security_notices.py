@@ -68,7 +68,7 @@ def tell(
     object_name: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an act in the log of the person's first workspace, if there is one, and mail it when there are words for it.
+    """Record an act in the log of the person's first workspace, if any, and mail it when there are words for it.
 
     Joins the act's transaction.
     """

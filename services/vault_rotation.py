@@ -102,6 +102,30 @@ def rows_by_key() -> Counter[str]:
     return Counter(sealed_with(row.record) for column in SEALED_COLUMNS for row in column.all_rows())
 
 
+@dataclass(frozen=True, slots=True)
+class KeyStanding:
+    """A master key by its public name: "seals" new records, only "opens" old ones, or is "missing" for ``rows``."""
+
+    name: str
+    role: str
+    seals: int
+    rows: int
+
+
+def standings() -> list[KeyStanding]:
+    """Return every master key of the ring, the one that seals first, then those that rows need and nobody has."""
+    rows, ring = rows_by_key(), parts().vault.ring
+    return [
+        KeyStanding(
+            name=name or "?",
+            role="seals" if name == ring[0] else "opens" if name in ring else "missing",
+            seals=sealing.seals_of(name),
+            rows=rows[name],
+        )
+        for name in [*ring, *sorted(set(rows) - set(ring))]
+    ]
+
+
 def _reseal_next(column: SealedColumn, after: str, tally: Tally) -> list[SealedRow]:
     """Look at the next few rows and seal anew what is not current. Nothing is counted unless it is committed."""
     resealed, unreadable = 0, []

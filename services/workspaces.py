@@ -22,6 +22,7 @@ _SLUG_LENGTH = 40
 MOST_REQUESTS_PER_MINUTE = 1_000_000
 # So that nobody fills the portal with empty ones.
 MOST_OWNED = 50
+PLAN_WORDS_LENGTH = 300
 
 
 def create(name: str, *, owner: User | None, actor: Actor, plan: str = FIRST_PLAN, time_zone: str = "UTC") -> Workspace:
@@ -138,6 +139,19 @@ def get(workspace_id: str) -> Workspace:
     return workspace
 
 
+def locked(workspace_id: str) -> Workspace:
+    """Return a workspace for an act that depends on it; another such act waits. Call it inside the act's transaction.
+
+    Raises NotFound.
+    """
+    # A lock that lets foreign keys be checked meanwhile.
+    query = select(Workspace).where(Workspace.id == workspace_id).with_for_update(key_share=True)
+    workspace = db.session.scalars(query.execution_options(populate_existing=True)).first()
+    if workspace is None:
+        raise NotFound
+    return workspace
+
+
 def get_by_slug(slug: str) -> Workspace:
     """Raises NotFound."""
     workspace = db.session.scalars(select(Workspace).where(Workspace.slug == slug)).first()
@@ -171,10 +185,19 @@ def look_at(session_row: LoginSession, workspace_id: str) -> None:
         session.flush()
 
 
-def set_plan(workspace: Workspace, plan: str, *, requests_per_minute: int | None, actor: Actor) -> None:
+def set_plan(
+    workspace: Workspace,
+    plan: str,
+    *,
+    requests_per_minute: int | None,
+    actor: Actor,
+    words: str | None = None,
+    reason: str | None = None,
+) -> None:
     """Put the workspace on a plan, at once. ``requests_per_minute`` None means what the plan gives.
 
-    Raises InvalidInput for an unknown plan or a limit that makes no sense.
+    ``words`` are what its members read about the plan, such as when it is renewed; None leaves them as they are. The
+    reason goes to the audit log. Raises InvalidInput for an unknown plan, a limit that makes no sense, words too long.
     """
     table = parts().plans
     if plan not in table.plans:
@@ -184,12 +207,20 @@ def set_plan(workspace: Workspace, plan: str, *, requests_per_minute: int | None
             raise InvalidInput({"requests_per_minute": f"{table.plans[plan].title} has no API access to limit."})
         if not 1 <= requests_per_minute <= MOST_REQUESTS_PER_MINUTE:
             raise InvalidInput({"requests_per_minute": f"Give a number from 1 to {MOST_REQUESTS_PER_MINUTE:,}."})
+    if words is not None and len(words.strip()) > PLAN_WORDS_LENGTH:
+        raise InvalidInput({"words": f"Use at most {PLAN_WORDS_LENGTH} characters."})
+    workspace_id = workspace.id
     with transaction() as session:
+        workspace = locked(workspace_id)
         before = workspace.plan
         workspace.plan = plan
         workspace.requests_per_minute = requests_per_minute
+        if words is not None:
+            workspace.plan_words = words.strip() or None
         session.flush()
         details = {"from": before, "to": plan, "requests_per_minute": requests_per_minute}
+        if reason is not None:
+            details["reason"] = reason
         audit.record(
             workspace.id, actor, "plan:change", object_id=workspace.id, object_name=workspace.name, details=details
         )

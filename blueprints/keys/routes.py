@@ -22,10 +22,11 @@ from blueprints.keys.common import (
 )
 from blueprints.keys.forms import ENVIRONMENT_HINTS, KIND_HINTS, ConfirmForm, DeleteForm, EditForm, KeyForm
 from blueprints.presenters import audit_lines, provider_views, scope_groups, spending_standings, usage_rows
+from blueprints.request_form import RequestForm, limited
 from blueprints.times import current_zone
 from models import ApiKey
-from services import custom_scopes, key_history, keys, rotation, usage
-from services.errors import AlreadyDone, InvalidInput
+from services import access_requests, custom_scopes, key_history, keys, rotation, usage
+from services.errors import AlreadyDone, InvalidInput, PermissionRefused
 from services.logs import hide_keys
 from services.members import owners_of
 from services.parts import parts
@@ -37,9 +38,12 @@ LOG_LINES = 10
 STATUSES = {"active": "Active", "retiring": "Retiring", "disabled": "Disabled", "expired": "Expired"}
 
 
-@bp.get("")
+@bp.route("", methods=["GET", "POST"])
+@limited
 @role_required("viewer")
 def index() -> Answer:
+    if request.method == "POST":
+        return _ask()
     workspace, plans = current_workspace(), parts().plans
     words, status = request.args.get("q", "").strip()[:100], request.args.get("status", "")
     if hide_keys(request.args.get("q", "")) != request.args.get("q", ""):
@@ -50,11 +54,10 @@ def index() -> Answer:
     facts: dict[str, Any] = {
         "offer": plans.first_with_api_access,
         "providers": provider_views(workspace),
-        "may_ask": current_role().value == "owner",
-        "owners": owners_of(workspace),
+        "may_ask": current_role() is Role.OWNER,
     }
     if paused and not living:
-        return render_template("keys/gate.html", **facts)
+        return _gate(RequestForm() if current_role() is Role.OWNER else None)
     found = [key for key in living if _matches(key, words, status)]
     page = max(1, request.args.get("page", 1, type=int))
     return render_template(
@@ -72,6 +75,29 @@ def index() -> Answer:
         paused=paused,
         may_create=may_create_keys(current_role()) and not paused,
         **facts,
+    )
+
+
+def _ask() -> Answer:
+    """Contact sales, at the gate. The page that answers shows the request, and is the key list once it is granted."""
+    if current_role() is not Role.OWNER:
+        raise PermissionRefused("Only owners can ask for a plan.")
+    form = RequestForm()
+    if form.validate_on_submit() and form.send():
+        return redirect(url_for("keys.index"), 303)
+    return _gate(form), 422
+
+
+def _gate(form: RequestForm | None) -> str:
+    """The page instead of the list while there is no API access and no key: what the plan gives and how to get it."""
+    workspace, plans = current_workspace(), parts().plans
+    return render_template(
+        "keys/gate.html",
+        form=form,
+        latest=access_requests.latest_of(workspace),
+        offer=plans.first_with_api_access,
+        providers=provider_views(workspace),
+        owners=owners_of(workspace),
     )
 
 

@@ -77,6 +77,7 @@ SHARED_BLUEPRINT_FILES = {
     "known_devices",
     "template_tools",
     "times",
+    "request_form",
 }
 
 

@@ -61,6 +61,10 @@ class SmtpSink:
         self.go_on = threading.Event()
         self.go_on.set()
         self.drop_at_quit = False
+        # The same for the recipient, before the message is sent.
+        self.recipient_refusal: str | None = None
+        # Keep the message and end the connection without an answer, as a server that dies just then.
+        self.drop_after_data = False
         self.logins: list[tuple[str, str]] = []
         self.certificate: ssl.SSLContext | None = None
         self._controller: Controller | None = None
@@ -77,7 +81,13 @@ class SmtpSink:
 
     # ---- what aiosmtpd calls
 
-    async def handle_DATA(self, _server: SMTP, session: Any, envelope: Any) -> str:
+    async def handle_RCPT(self, _server: SMTP, _session: Any, envelope: Any, address: str, _options: Any) -> str:
+        if self.recipient_refusal is not None:
+            return self.recipient_refusal
+        envelope.rcpt_tos.append(address)
+        return "250 known"
+
+    async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:
         self.taking.set()
         await asyncio.get_running_loop().run_in_executor(None, self.go_on.wait, 20)
         if self.refusal is not None:
@@ -86,6 +96,8 @@ class SmtpSink:
         self.received.append(
             Received(envelope.mail_from, list(envelope.rcpt_tos), message, session.ssl is not None)  # type: ignore[arg-type]
         )
+        if self.drop_after_data:
+            server.transport.abort()  # type: ignore[union-attr]
         return "250 kept"
 
     async def handle_QUIT(self, server: SMTP, _session: Any, _envelope: Any) -> str:

@@ -246,7 +246,7 @@ def test_from_sign_up_to_a_deleted_key(opened: Callable[..., Page], script: bool
 
     window.get_by_role("link", name="See the plan").click()
     expect(window.get_by_role("heading", name="API keys come with the Agency plan")).to_be_visible()
-    expect(window.get_by_role("link", name="Contact sales")).to_be_visible()
+    expect(window.get_by_role("button", name="Contact sales")).to_be_visible()
     grant_agency("erin")
     window.reload()
     window.get_by_role("link", name="Create New API Key").click()

@@ -14,12 +14,14 @@ from flask import Flask
 from config import ROOT
 from models import ProviderKey, UsageRecord
 from models.base import new_id, now, transaction
-from services import accounts, custom_scopes, keys, rotation, workspaces
+from services import access_requests, accounts, custom_scopes, customers, keys, outbox, rotation, workspaces
+from services.actor import SYSTEM
 from services.keys import Minted
+from services.secret import Secret
 from tests import mailbox
 from tests.pages.html import Html
 from tests.pages.visitor import Visitor
-from tests.people import Person, make_person
+from tests.people import PASSWORD, Person, make_person
 
 Mint = Callable[..., Minted]
 
@@ -140,6 +142,9 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
     pages["playground, answered"] = owner.submit("/playground", model="gpt-4o", message="Hello, world!")
     lonely = Visitor(app).sign_in(solo())
     pages["gate"] = lonely.open("/keys")
+    pages["gate, refused"] = lonely.submit("/keys", use="", reply_to="nobody")
+    pages |= pages_of_requests(lonely)
+    pages |= operator_pages(Visitor(app).sign_in(make_operator()), alice)
     pages["usage, none"] = lonely.open("/usage")
     return pages
 
@@ -148,6 +153,54 @@ def asked(visitor: Visitor, page: str, email: str, link: str) -> str:
     """Ask for a link by mail and return its path."""
     visitor.submit(page, email=email)
     return mailbox.link(email, link)
+
+
+def pages_of_requests(visitor: Visitor) -> dict[str, Html]:
+    """The Plan page and the gate of a workspace on Starter, at each step of a request. Two requests are left: one
+    declined, one open."""
+    pages = {"plan": visitor.open("/plan"), "ask": visitor.open("/plan/request")}
+    pages["ask, refused"] = visitor.submit("/plan/request", use="")
+    pages["gate, asked"] = visitor.submit("/keys", use="A bot that answers.\nIn two lines.")
+    number = access_requests.queue().rows[-1].number
+    access_requests.decline(number, answer="Not yet.", actor=SYSTEM)
+    pages["gate, declined"] = visitor.open("/keys")
+    visitor.submit("/plan/request", use="A" + "a" * 300)
+    pages["plan, asked"] = visitor.open("/plan")
+    return pages
+
+
+def make_operator() -> Person:
+    """Somebody who runs the portal."""
+    workspace = accounts.create_user(OPERATOR, Secret(PASSWORD), is_operator=True, actor=SYSTEM)
+    return Person(OPERATOR, customers.get_user_by_email(OPERATOR).id, workspace.id, workspace.slug)
+
+
+def operator_pages(operator: Visitor, customer: Person) -> dict[str, Html]:
+    """The operator's console in its usual states."""
+    waiting, declined = access_requests.queue().rows[0].number, access_requests.decided().rows[0].number
+    message = outbox.messages().rows[-1].id
+    pages = {f"operator, {path}": operator.open(f"/operator/{path}") for path in OPERATOR_PATHS}
+    pages["operator, request"] = operator.open(f"/operator/requests/{waiting}")
+    pages["operator, request decided"] = operator.open(f"/operator/requests/{declined}")
+    for act, words in (("grant", {"requests_per_minute": "many"}), ("decline", {"why": ""})):
+        page = operator.open(f"/operator/requests/{waiting}")
+        page.forms = [form for form in page.forms if form.action.endswith(act)]
+        pages[f"operator, {act} refused"] = operator.send(page, ("plan", "agency"), **words)
+    workspace, person = f"/operator/workspaces/{customer.workspace_id}", f"/operator/people/{customer.user_id}"
+    for path in (workspace, f"{workspace}/plan", person, f"{person}/close", f"/operator/mail/{message}"):
+        pages[f"operator, {path}"] = operator.open(path)
+    pages["operator, set plan, refused"] = operator.submit(f"{workspace}/plan", reason="")
+    operator.submit(f"{workspace}/plan", plan="agency", reason="For the page of a downgrade.")
+    pages["operator, downgrade"] = operator.submit(f"{workspace}/plan", plan="starter", reason="Not paid.")
+    pages["operator, not found"] = operator.open("/operator/mail/nothing")
+    return pages
+
+
+OPERATOR = "ops@portal.example"
+OPERATOR_PATHS = (
+    "requests", "requests/decided", "requests?page=9", "accounts", "accounts?q=nothing", "accounts?page=9",
+    "accounts/people", "accounts/people?q=nothing", "plans", "system", "mail", "mail?status=sent", "mail?status=failed",
+)  # fmt: skip
 
 
 def note_refusal(minted: Minted) -> str:
@@ -196,14 +249,17 @@ def connect(person: Person, provider: str, state: str) -> None:
         )
 
 
-def test_every_link_on_every_page_leads_somewhere(every_page: dict[str, Html], owner: Visitor) -> None:
+def test_every_link_on_every_page_leads_somewhere(every_page: dict[str, Html], owner: Visitor, app: Flask) -> None:
+    operator = Visitor(app).sign_in(Person(OPERATOR, "", "", ""))
     for name, page in every_page.items():
         for link in {*page.links, *(value for _, attribute, value in page.attributes if attribute == "src")}:
             if link.startswith("#"):
                 assert link[1:] in page.ids, f"{name}: nothing has the id {link}"
             elif not link.startswith("mailto:"):
                 assert link.startswith("/"), f"{name}: {link}"
-                answer = owner.request("GET", link)
+                # What the console leads to is for operators.
+                visitor = operator if name.startswith("operator") else owner
+                answer = visitor.request("GET", link)
                 assert answer.status_code == 200, f"{name}: {link} answers {answer.status_code}"
                 answer.close()
 
@@ -275,7 +331,7 @@ def test_brand_prefix_and_sales_address_are_settings(
     pages = request.getfixturevalue("every_page")
     for name, page in pages.items():
         # Field names of settings keep the project's own prefix.
-        source = re.sub(r"ARKA_(BRAND|PUBLIC_URL|SALES_EMAIL)", "", page.source)
+        source = re.sub(r"ARKA_(BRAND|PLANS_FILE|PUBLIC_URL|SALES_EMAIL|SMTP_URL)", "", page.source)
         assert "arka" not in source.lower(), name
         assert "Lumen" in page.first("title"), name
         assert "mailto:hello@lumen.example" in page.links, name
@@ -284,7 +340,7 @@ def test_brand_prefix_and_sales_address_are_settings(
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_template_names_the_brand_by_itself(path: Path) -> None:
-    source = re.sub(r"ARKA_(BRAND|PUBLIC_URL|SALES_EMAIL)", "", path.read_text())
+    source = re.sub(r"ARKA_(BRAND|PLANS_FILE|PUBLIC_URL|SALES_EMAIL|SMTP_URL)", "", path.read_text())
     assert "arka" not in source.lower()
     assert "|safe" not in source
 
@@ -312,6 +368,10 @@ def test_pages_behind_the_sign_in_lead_to_it_and_back(app: Flask, visitor: Visit
         "/usage.csv",
         "/keys/scopes",
         "/keys/refusals",
+        "/plan",
+        "/plan/request",
+        "/operator",
+        "/operator/requests/1",
     ):
         answer = visitor.one_request("GET", path)
         assert answer.status_code == 303

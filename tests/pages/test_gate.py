@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
 
 from flask import Flask
 
@@ -39,16 +38,6 @@ def test_the_gate_says_what_the_plan_gives_and_what_it_costs(app: Flask) -> None
     ):
         assert words in page.text
     assert "/keys/new" not in page.links
-
-
-def test_contact_sales_opens_a_letter_that_names_the_workspace(app: Flask) -> None:
-    visitor, person = starter(app)
-    page = visitor.open("/keys")
-    letter = next(urlsplit(link) for link in page.links if link.startswith("mailto:") and "subject" in link)
-    assert letter.path == "sales@arka-ai.com"
-    assert "erin" in parse_qs(letter.query)["subject"][0]
-    assert person.slug in parse_qs(letter.query)["body"][0]
-    assert "+" not in letter.query
 
 
 def test_only_owners_can_ask(app: Flask) -> None:

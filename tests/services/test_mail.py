@@ -260,6 +260,75 @@ def test_one_message_that_cannot_be_sent_does_not_stop_the_others(
     assert message(broken).last_error == "ValueError: not an e-mail address"
 
 
+@pytest.mark.parametrize(
+    ("at", "answer", "told"),
+    [
+        ("recipient_refusal", "450 4.2.0 greylisted", "SMTPRecipientsRefused: 450 4.2.0 greylisted"),
+        ("recipient_refusal", "550 5.1.1 unknown", "SMTPRecipientsRefused: 550 5.1.1 unknown"),
+        ("refusal", "452 4.3.1 full", "SMTPDataError: 452 4.3.1 full"),
+        ("refusal", "554 5.7.1 spam", "SMTPDataError: 554 5.7.1 spam"),
+    ],
+)
+def test_what_a_server_refuses_is_noted_and_sent_once_when_it_does_so_no_more(
+    app: Flask, smtp_sink: SmtpSink, at: str, answer: str, told: str
+) -> None:
+    setattr(smtp_sink, at, answer)
+    message_id = queue()
+    assert send_all() == 1
+    assert message(message_id).last_error == told
+    assert message(message_id).text
+    setattr(smtp_sink, at, None)
+    with time_machine.travel(now() + timedelta(seconds=11)):
+        assert send_all() == 1
+        assert send_all() == 0
+    assert len(smtp_sink.received) == 1
+    assert message(message_id).sent_at is not None
+
+
+def test_a_server_that_dies_before_it_has_answered_gets_the_same_message_again(app: Flask, smtp_sink: SmtpSink) -> None:
+    """Nobody knows whether it kept it. Lost would be worse than twice, and mailboxes know the repetition by its id."""
+    smtp_sink.drop_after_data = True
+    message_id = queue()
+    assert send_all() == 1
+    assert (message(message_id).last_error or "").startswith("SMTPServerDisconnected")
+    smtp_sink.drop_after_data = False
+    with time_machine.travel(now() + timedelta(seconds=11)):
+        assert send_all() == 1
+    assert {got.message["Message-ID"] for got in smtp_sink.received} == {f"<{message_id}@portal.example>"}
+
+
+def test_a_server_that_is_too_slow_is_left_and_tried_again(
+    app: Flask, smtp_sink: SmtpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.mail_transport.STEP_SECONDS", 0.5)
+    smtp_sink.go_on.clear()
+    message_id = queue()
+    assert send_all() == 1
+    assert (message(message_id).last_error or "").endswith("timed out")
+    monkeypatch.undo()
+    smtp_sink.go_on.set()
+    with time_machine.travel(now() + timedelta(seconds=11)):
+        assert send_all() == 1
+    sent = message(message_id)
+    assert (sent.attempts, sent.failed_at) == (2, None)
+    assert sent.sent_at is not None
+
+
+def test_a_claim_that_has_lapsed_spoils_nothing_that_another_has_sent(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message_id = queue()
+
+    def too_late(_letter: Letter) -> None:
+        change(message_id, sent_at=now())
+        raise TimeoutError
+
+    monkeypatch.setattr(parts().post.transport, "send", too_late)
+    assert mail.send_next() is True
+    assert message(message_id).last_error is None
+    assert message(message_id).failed_at is None
+
+
 # ---- what is kept of it
 
 
