@@ -28,6 +28,7 @@ from blueprints import (
     scopes,
     usage,
     v1,
+    webhooks,
     workspace,
 )
 from blueprints.mail_texts import mail_renderer
@@ -42,6 +43,7 @@ from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Folder, Post, Relay
 from services.master_keys import MasterKeyFile
+from services.outbound import Outbound
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.vault import Vault
@@ -84,6 +86,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         keys,
         providers,
         scopes,
+        webhooks,
         found,
         v1,
     ):
@@ -177,6 +180,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         provider_retries=settings.provider_retries,
         provider_total_seconds=settings.provider_total_seconds,
         post=make_post(settings, app),
+        outbound=Outbound(settings.webhook_networks),
         readiness=Readiness(app),
         metrics_token=settings.metrics_token,
     )

@@ -214,6 +214,7 @@ _ACTS = {
     "key:enable": "enabled the key",
     "key:extend_rotation": "gave the previous secret more time",
     "key:finish_rotation": "ended the previous secret",
+    "key:new_address": "used the key from a new address",
     "key:rotate": "rotated the key",
     "member:add": "added the member",
     "plan:change": "changed the plan",
@@ -223,6 +224,13 @@ _ACTS = {
     "scope:delete": "removed the scope",
     "user:create": "created the account",
     "user:sign_in": "signed in",
+    "webhook:change": "changed the webhook",
+    "webhook:create": "added the webhook",
+    "webhook:delete": "deleted the webhook",
+    "webhook:disable": "disabled the webhook",
+    "webhook:enable": "enabled the webhook",
+    "webhook:redeliver": "sent a webhook delivery again",
+    "webhook:rotate_secret": "rotated the webhook’s secret",
     "workspace:create": "created the workspace",
 }
 

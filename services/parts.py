@@ -15,6 +15,7 @@ from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Post
+from services.outbound import Outbound
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
 from services.secret import Secret
@@ -49,6 +50,7 @@ class Parts:
     provider_retries: int
     provider_total_seconds: float
     post: Post
+    outbound: Outbound
     readiness: Readiness
     metrics_token: Secret | None
 
