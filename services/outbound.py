@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from services.errors import InvalidInput
 from services.gateway.connections import Origin
@@ -111,12 +111,11 @@ class Outbound:
     def _check_url(self, text: str) -> None:
         """Raise ValueError or Refused for an address that is never called; a name is looked up only for the call."""
         _check_spelling(text)
-        url = urlsplit(text)
+        url = _parted(text)
         if url.scheme not in (("https", "http") if self.networks else ("https",)):
             raise ValueError("Enter an address that begins with https://")
         if "@" in url.netloc:
             raise ValueError("Leave out user name and password")
-        _check_host(url.netloc)
         with contextlib.suppress(ValueError):
             self._check_address(ipaddress.ip_address(url.hostname or ""), encrypted=url.scheme == "https")
 
@@ -193,16 +192,16 @@ def _check_spelling(text: str) -> None:
         raise ValueError("Enter an address that begins with https://")
 
 
-def _check_host(netloc: str) -> None:
+def _parted(text: str) -> SplitResult:
+    """Return the parts of an address. Raises ValueError for one without a host or port that can be."""
     try:
-        told = urlsplit(f"//{netloc}")
-        port, host = told.port, told.hostname or ""
+        url = urlsplit(text)
+        port, host = url.port, url.hostname or ""
     except ValueError:
         raise ValueError("The port or the host of the address is not valid") from None
-    if port == 0:
+    if port == 0 or not host or len(host) > 253 or ".." in host or any(len(part) > 63 for part in host.split(".")):
         raise ValueError("The port or the host of the address is not valid")
-    if not host or len(host) > 253 or any(len(part) > 63 for part in host.split(".")) or ".." in host:
-        raise ValueError("The address has no valid host")
+    return url
 
 
 def _head(origin: Origin, target: str, headers: Mapping[str, str], length: int) -> bytes:

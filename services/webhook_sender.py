@@ -36,7 +36,7 @@ _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (socket.gaierror, "The name could not be resolved."),
     (ConnectionRefusedError, "The connection was refused."),
     (http.client.HTTPException, "The answer was not HTTP."),
-    (ValueError, "The address is not valid."),
+    (ValueError, "The address is not one that is called."),
 )
 
 
