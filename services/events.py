@@ -36,7 +36,7 @@ KINDS = {
     "key.used_from_new_address": "An API key was used from an address for the first time.",
     "plan.changed": "The workspace’s plan or its rate limit was changed.",
     "spending_limit.changed": "The workspace’s spending limits were changed.",
-    "spending.threshold_reached": "80 or 100 % of a spending limit is used.",
+    "spending.threshold_reached": "80 or 100\u2009% of a spending limit is used.",
     "rate_limit.reached": "Calls were refused because of the rate limit, told once a day.",
     "provider_key.added": "A provider key was added.",
     "provider_key.updated": "A provider key was replaced.",

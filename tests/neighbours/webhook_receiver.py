@@ -24,7 +24,8 @@ class Taken:
 
 
 class WebhookReceiver:
-    """Answers 204, or with the next of ``statuses``, or by the path: ``/hang``, ``/trickle``, ``/redirect``, ``/big``."""
+    """Answers 204, or with the next of ``statuses``; the paths ``/hang``, ``/slow``, ``/trickle``, ``/redirect`` and
+    ``/big`` do what they say."""
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.port = port

@@ -185,9 +185,14 @@ def test_an_act_that_fails_has_no_event(alice: Person, mint: Mint, add: Add) -> 
     add()
     key = mint().key
     before = count(WebhookEvent)
-    with pytest.raises(RuntimeError, match="on purpose"), transaction():
-        keys.delete(alice.workspace, key.id, actor=alice.actor)
-        raise RuntimeError("on purpose")
+
+    def fail() -> None:
+        with transaction():
+            keys.delete(alice.workspace, key.id, actor=alice.actor)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert count(WebhookEvent) == before
 
 
