@@ -34,6 +34,7 @@ from blueprints import (
     team,
     usage,
     v1,
+    webhooks,
     workspace,
 )
 from blueprints.mail_texts import mail_renderer
@@ -50,6 +51,7 @@ from services.key_format import KeyFormat
 from services.mail_transport import Folder, Post, Relay
 from services.master_keys import MasterKeyFile
 from services.oidc import OidcProvider, OidcSettings
+from services.outbound import Outbound
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.relying_party import relying_party
@@ -99,6 +101,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         scopes,
         plan,
         operator,
+        webhooks,
         found,
         v1,
     ):
@@ -223,6 +226,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         provider_total_seconds=settings.provider_total_seconds,
         post=make_post(settings, app),
         sales_email=settings.sales_email,
+        outbound=Outbound(settings.webhook_networks),
         readiness=Readiness(app),
         metrics_token=settings.metrics_token,
     )

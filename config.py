@@ -26,6 +26,7 @@ from services.gateway.providers import Provider
 from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
+from services.restrictions import Network
 from services.secret import Secret
 
 PREFIX = "ARKA_"
@@ -114,6 +115,13 @@ def _with_absolute_file(url: str) -> str:
     """Let a relative SQLite file mean the same for every library: one beside ``app.py``."""
     scheme, separator, path = url.partition("sqlite:///")
     return url if scheme or not separator else f"sqlite:///{ROOT / path}"
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("must be networks like 10.0.0.0/8, with commas between them") from None
 
 
 def _key_prefix(value: str) -> str:
@@ -314,6 +322,13 @@ class Settings:
     )
     mail_from: Address = _setting(
         read_sender, None, "Sender of the portal's mail.", shown="the brand, at no-reply@ the host of ARKA_PUBLIC_URL"
+    )
+    webhook_networks: tuple[Network, ...] = _setting(
+        _networks,
+        "",
+        "Networks of yours, such as 10.0.0.0/8, that webhooks may reach although they are not public; there also by "
+        "plain http.",
+        shown="none",
     )
     plans: PlanTable = _setting(_plans, "services/plans.toml", "File with the table of plans.")
     brain: brain_rules.Rules = _setting(_brain, "services/gateway/brain.toml", "File with the rules of ARKAbrain.")

@@ -220,6 +220,7 @@ _ACTS = {
     "key:extend_rotation": "gave the previous secret more time",
     "key:hand_over": "handed over the key",
     "key:finish_rotation": "ended the previous secret",
+    "key:new_address": "used the key from a new address",
     "key:rotate": "rotated the key",
     "invitation:create": "invited",
     "invitation:resend": "invited again",
@@ -250,6 +251,13 @@ _ACTS = {
     "user:recovery_code_use": "used a recovery code of",
     "user:codes_refused": "entered wrong codes for",
     "workspace:change": "changed the workspace",
+    "webhook:change": "changed the webhook",
+    "webhook:create": "added the webhook",
+    "webhook:delete": "deleted the webhook",
+    "webhook:disable": "disabled the webhook",
+    "webhook:enable": "enabled the webhook",
+    "webhook:redeliver": "sent a webhook delivery again",
+    "webhook:rotate_secret": "rotated the webhook’s secret",
     "workspace:create": "created the workspace",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import String
+from sqlalchemy import BigInteger, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, OptionalMoment
@@ -17,3 +17,5 @@ class Job(Base):
     holder: Mapped[str | None] = mapped_column(String(32))
     held_until: Mapped[OptionalMoment]
     last_run_at: Mapped[OptionalMoment]
+    # The last row that was looked at, of a table whose rows are only added.
+    seen_id: Mapped[int | None] = mapped_column(BigInteger)

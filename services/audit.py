@@ -14,6 +14,7 @@ from sqlalchemy import select
 from extensions import db
 from models import AuditEvent, Workspace
 from models.base import now, transaction
+from services import events
 from services.actor import Actor
 
 _START = bytes(32)
@@ -51,6 +52,7 @@ def record(
         entry.hash = _hash(last.hash if last else _START, entry)
         session.add(entry)
         session.flush()
+        events.note(entry)
 
 
 def latest(workspace: Workspace, *, limit: int, object_id: str | None = None) -> list[AuditEvent]:

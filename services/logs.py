@@ -15,9 +15,11 @@ _HIDDEN = "[hidden]"
 _SECRET_FIELDS = re.compile(r"password|secret|token|authorization|api_key$|cookie|credential", re.IGNORECASE)
 # Our keys under any prefix, and those of providers.
 _KEY = re.compile(r"\b(?:[a-z][a-z0-9]{1,15}_(?:sk|pk)_(?:test_)?[0-9A-Za-z]{8,}|sk-[0-9A-Za-z_-]{8,})")
+_WEBHOOK_SECRET = re.compile(r"\bwhsec_[0-9A-Za-z+/=_-]{8,}")
 # These, bearer tokens, and passwords inside addresses.
 _SECRET_PATTERNS = (
     _KEY,
+    _WEBHOOK_SECRET,
     re.compile(r"(?i)(?<=bearer )\S+"),
     # PostgreSQL quotes the whole row that it could not store.
     re.compile(r"\$argon2\S+"),

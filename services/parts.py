@@ -17,6 +17,7 @@ from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Post
 from services.oidc import OidcProvider
+from services.outbound import Outbound
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
 from services.relying_party import RelyingParty
@@ -67,6 +68,7 @@ class Parts:
     provider_total_seconds: float
     post: Post
     sales_email: str
+    outbound: Outbound
     readiness: Readiness
     metrics_token: Secret | None
 

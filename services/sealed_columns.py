@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 
 from extensions import db
-from models import ProviderKey, Workspace
-from services import provider_keys
+from models import ProviderKey, TotpSecret, User, WebhookEndpoint, WebhookSecret, Workspace
+from services import provider_keys, totp, webhooks
 from services.parts import parts
 from services.provider_keys import CANNOT_DECRYPT, Sealed
 from services.vault import CannotDecrypt
@@ -39,7 +39,7 @@ class SealedColumn:
     ``remedy`` ends the sentence that names a row which cannot be decrypted; ``note`` tells the row itself.
     """
 
-    model: type[ProviderKey]
+    model: type[ProviderKey] | type[TotpSecret] | type[WebhookSecret]
     rows_after: Callable[[str, int], list[SealedRow]]
     remedy: str
     note: Callable[[SealedRow], None] = lambda row: None

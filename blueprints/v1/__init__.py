@@ -46,4 +46,5 @@ from blueprints.v1 import (  # noqa: E402 - the files register their routes on b
     providers,  # noqa: F401
     usage,  # noqa: F401
     verify,  # noqa: F401
+    webhooks,  # noqa: F401
 )

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from flask import Response, request
+from flask import Response
 
 from blueprints.v1 import bp
 from blueprints.v1.auth import bearer_required
@@ -15,10 +15,10 @@ from blueprints.v1.body import read_body
 from blueprints.v1.caller import current_actor, current_ceiling, current_workspace
 from blueprints.v1.idempotency import REPLAYED, one_time
 from blueprints.v1.objects import json_response, key_object
-from blueprints.v1.paging import cursor_after, place_in
+from blueprints.v1.paging import asked_page, bad_cursor, cursor_after
 from models import ApiKey, Workspace
 from services import keys, restrictions, rotation
-from services.errors import AlreadyDone, InvalidInput, InvalidRequest, NotFound
+from services.errors import AlreadyDone, InvalidInput, NotFound
 from services.json_input import Fields, read_object
 from services.parts import parts
 from services.permissions import Scope
@@ -35,7 +35,6 @@ RESTRICTIONS = (
     "monthly_limit_usd",
     "allow_unknown_price",
 )
-USUAL_LIMIT, MOST = 20, 100
 
 
 @bp.get("/keys")
@@ -262,11 +261,8 @@ def _named_as_sent() -> Iterator[None]:
 
 
 def _page(workspace: Workspace) -> tuple[list[ApiKey], bool]:
-    limit = request.args.get("limit", str(USUAL_LIMIT))
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(MOST)) and 1 <= int(limit) <= MOST):
-        raise InvalidInput({"limit": f"Give a number from 1 to {MOST}"})
-    cursor = request.args.get("cursor")
+    limit, after = asked_page()
     try:
-        return keys.page(workspace, limit=int(limit), after=None if cursor is None else place_in(cursor))
-    except (NotFound, ValueError):
-        raise InvalidRequest("This cursor is none of ours. Begin without one.", param="cursor") from None
+        return keys.page(workspace, limit=limit, after=after)
+    except NotFound:
+        raise bad_cursor() from None

@@ -88,6 +88,8 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_SMTP_URL", "smtp://mail.example?starttls=perhaps"),
         ("ARKA_SMTP_URL", "smtps://mail.example?starttls=off"),
         ("ARKA_MAIL_FROM", "nobody"),
+        ("ARKA_WEBHOOK_NETWORKS", "localhost"),
+        ("ARKA_WEBHOOK_NETWORKS", "10.0.0.1/8"),
         ("ARKA_MAIL_FROM", "ARKA <a@x.example> and more"),
     ],
 )

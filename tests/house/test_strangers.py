@@ -32,6 +32,8 @@ from services import (
     provider_keys,
     rotation,
     sessions,
+    webhook_deliveries,
+    webhooks,
     workspaces,
 )
 from services.oidc import Claims
@@ -56,6 +58,8 @@ class Things:
     scope: str
     scope_name: str
     provider_key: str
+    webhook: str
+    delivery: str
     refused_call: str
     attempt: str
     workspace: str
@@ -69,6 +73,7 @@ class Things:
     request: str
 
 
+_DELIVERY = {"endpoint_id": "webhook", "delivery_id": "delivery"}
 # What each route that names a thing finds among one's own, with a body it takes: (method, rule) -> (kinds, body).
 # Several arguments have a kind each.
 ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
@@ -100,6 +105,30 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
     ("POST", "/team/invited/<invitation_id>/resend"): ({"invitation_id": "invitation"}, {}),
     ("POST", "/team/invited/<invitation_id>/withdraw"): ({"invitation_id": "invitation"}, {}),
     ("POST", "/plan/request/<request_id>/withdraw"): ({"request_id": "request"}, {}),
+    ("GET", "/webhooks/<endpoint_id>"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/webhooks/<endpoint_id>/test"): ({"endpoint_id": "webhook"}, {}),
+    ("GET", "/webhooks/<endpoint_id>/edit"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/webhooks/<endpoint_id>/edit"): (
+        {"endpoint_id": "webhook"},
+        {"url": "https://hooks.example/", "description": "Mine now"},
+    ),
+    ("GET", "/webhooks/<endpoint_id>/rotate"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/webhooks/<endpoint_id>/rotate"): ({"endpoint_id": "webhook"}, {"overlap": "now"}),
+    ("GET", "/webhooks/<endpoint_id>/disable"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/webhooks/<endpoint_id>/disable"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/webhooks/<endpoint_id>/enable"): ({"endpoint_id": "webhook"}, {}),
+    ("GET", "/webhooks/<endpoint_id>/delete"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/webhooks/<endpoint_id>/delete"): ({"endpoint_id": "webhook"}, {}),
+    ("GET", "/webhooks/<endpoint_id>/deliveries/<delivery_id>"): (_DELIVERY, {}),
+    ("POST", "/webhooks/<endpoint_id>/deliveries/<delivery_id>/redeliver"): (_DELIVERY, {}),
+    ("GET", "/v1/webhooks/<endpoint_id>"): ({"endpoint_id": "webhook"}, {}),
+    ("PATCH", "/v1/webhooks/<endpoint_id>"): ({"endpoint_id": "webhook"}, {"description": "Mine too"}),
+    ("DELETE", "/v1/webhooks/<endpoint_id>"): ({"endpoint_id": "webhook"}, {}),
+    ("POST", "/v1/webhooks/<endpoint_id>/rotate-secret"): ({"endpoint_id": "webhook"}, {"overlap": "now"}),
+    ("POST", "/v1/webhooks/<endpoint_id>/test"): ({"endpoint_id": "webhook"}, {}),
+    ("GET", "/v1/webhooks/<endpoint_id>/deliveries"): ({"endpoint_id": "webhook"}, {}),
+    ("GET", "/v1/webhooks/<endpoint_id>/deliveries/<delivery_id>"): (_DELIVERY, {}),
+    ("POST", "/v1/webhooks/<endpoint_id>/deliveries/<delivery_id>/redeliver"): (_DELIVERY, {}),
     ("GET", "/v1/keys/<key_id>"): ({"key_id": "key"}, {}),
     ("PATCH", "/v1/keys/<key_id>"): ({"key_id": "key"}, {"name": "Mine too"}),
     ("DELETE", "/v1/keys/<key_id>"): ({"key_id": "key"}, {}),
@@ -116,6 +145,7 @@ FIELDS: dict[tuple[str, str, str], str] = {
     ("GET", "/usage.csv", "key"): "key",
     ("GET", "/v1/keys", "cursor"): "key",
     ("GET", "/v1/members", "cursor"): "member",
+    ("GET", "/v1/webhooks", "cursor"): "webhook",
     ("GET", "/v1/usage", "key"): "key",
     ("GET", "/v1/usage/calls", "key"): "key",
     ("POST", "/workspaces", "workspace"): "workspace",
@@ -205,6 +235,12 @@ def make_things(app: Flask, owner: Person) -> Things:
     keys.delete(workspace, others["deleted_key"].key.id, actor=actor)
     scope = custom_scopes.define(workspace, f"tasks:x{mark}", "Change tasks", actor=actor)
     provider_key = provider_keys.save(workspace, "openai", Secret(GOOD_KEY), actor=actor, check=False)
+    for old in webhooks.of_workspace(workspace)[webhooks.MOST_ENDPOINTS - 2 :]:
+        webhooks.delete(workspace, old.id, actor=actor)
+    webhook = webhooks.create(workspace, actor=actor, url="https://hooks.example/", description=f"Hook {mark}").endpoint
+    delivery = webhook_deliveries.send_test(workspace, webhook.id)
+    with transaction():
+        delivery.failed_at = now()
     calls = [
         client.get("/v1/models", headers=bearer(secret)).headers["X-Request-Id"]
         for secret in (key.secret, others["deleted_key"].secret)
@@ -217,6 +253,8 @@ def make_things(app: Flask, owner: Person) -> Things:
         scope=scope.id,
         scope_name=scope.name,
         provider_key=provider_key.id,
+        webhook=webhook.id,
+        delivery=delivery.id,
         refused_call=calls[0],
         attempt=calls[1],
         workspace=owner.workspace_id,
@@ -405,6 +443,8 @@ def test_a_strangers_things_are_as_absent_as_what_never_was(
     kept = {row for row in after["usage_record"] if asker.key_id not in row}
     assert kept == set(before.pop("usage_record"))
     del after["usage_record"]
+    # When a session was last seen may have been noted meanwhile.
+    assert {row[0] for row in after.pop("login_session")} == {row[0] for row in before.pop("login_session")}
     assert after == before
 
 

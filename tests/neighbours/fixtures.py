@@ -16,6 +16,7 @@ from tests.neighbours.fake_provider import FakeProvider, running_provider
 from tests.neighbours.postgres import Postgres, running_postgres
 from tests.neighbours.smtp_sink import SmtpSink, running_sink
 from tests.neighbours.valkey import Valkey, running_valkey
+from tests.neighbours.webhook_receiver import WebhookReceiver, running_receiver
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route
@@ -94,6 +95,13 @@ def smtp_sink() -> Iterator[SmtpSink]:
     """A mail server that listens and has no mail yet."""
     with running_sink() as sink:
         yield sink
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    """A server that takes webhooks over plain http, and has none yet."""
+    with running_receiver() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

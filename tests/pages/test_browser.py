@@ -12,8 +12,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from models.base import now
-from services import custom_scopes, keys, rotation, workspaces
+from models import WebhookAttempt
+from models.base import now, transaction
+from services import custom_scopes, keys, rotation, webhook_deliveries, webhooks, workspaces
 from services.actor import SYSTEM
 from services.errors import NotFound
 from services.keys import Minted
@@ -66,6 +67,23 @@ def sign_in(window: Page, person: Person) -> None:
     expect(window).to_have_url(re.compile("/overview$"))
 
 
+def webhook_pages(alice: Person) -> list[str]:
+    """Endpoints in their usual states, one with deliveries in theirs; return the pages."""
+    url = "https://hooks.northwind.example/a/rather/long/path/" + "x" * 90
+    endpoints = [webhooks.create(alice.workspace, actor=alice.actor, url=url).endpoint for _ in range(3)]
+    failing, disabled, _ = endpoints
+    webhooks.disable(alice.workspace, disabled.id, actor=alice.actor)
+    deliveries = [webhook_deliveries.send_test(alice.workspace, failing.id) for _ in range(3)]
+    with transaction() as session:
+        failing.failing_since, failing.failures, failing.last_answer = now(), 12, "502"
+        deliveries[0].delivered_at = deliveries[1].failed_at = now()
+        tried: dict[str, Any] = {"delivery_id": deliveries[1].id, "at": now(), "duration_ms": 1234}
+        session.add(WebhookAttempt(**tried, status=502, answer="bad gateway " + "x" * 200))
+        session.add(WebhookAttempt(**tried, error="The connection was refused."))
+    acts = ["", "/edit", "/rotate", "/disable", "/delete", f"/deliveries/{deliveries[1].id}"]
+    return ["/webhooks", f"/webhooks/{disabled.id}", *(f"/webhooks/{failing.id}{act}" for act in acts)]
+
+
 def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) -> Iterator[str]:
     """Lead a window through every page in its usual states; yields the name of each while it is open."""
     used = mint("Production Server", environment="live", expires_at=now() + timedelta(days=2))
@@ -110,9 +128,19 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     paths += ["/keys?q=nonsense", "/keys/scopes", "/keys/refusals", f"/keys/refusals?request_id={refused}"]
     paths += ["/keys/refusals?request_id=req_unknown"]
     paths += [f"/keys/providers/{act}" for act in ("new", "openai/update", "openrouter/delete")]
+    paths += webhook_pages(alice)
     for path in paths:
         window.goto(path)
         yield path
+    window.goto("/webhooks/new")
+    window.get_by_label("Address").fill("https://user:password@a-rather-long-name-of-a-host.example/" + "x" * 90)
+    window.get_by_role("button", name="Add endpoint").click()
+    expect(window.get_by_role("alert")).to_be_visible()
+    yield "new endpoint, refused"
+    window.get_by_label("Address").fill("https://hooks.example/")
+    window.get_by_role("button", name="Add endpoint").click()
+    expect(window.get_by_role("heading", level=1)).to_have_text("Save the signing secret")
+    yield "signing secret, shown once"
     window.goto("/usage")
     for table in window.get_by_text("Show as a table").all():
         table.click()
