@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -154,12 +154,13 @@ def change(
     actor: Actor,
     name: str | None = None,
     expires_at: datetime | Unchanged | None = UNCHANGED,
-    restrictions: Restrictions | None = None,
+    restrictions: Restrictions | Callable[[ApiKey], Restrictions] | None = None,
     within: Ceiling | None = None,
 ) -> ApiKey:
     """Change what may be changed: name, expiry (None: never) and restrictions. What is not given stays.
 
-    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound,
+    A function as ``restrictions`` makes the new ones from the key as it is while nobody else can change it. With
+    ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound,
     PermissionRefused and InvalidInput.
     """
     with transaction() as session:
@@ -177,6 +178,8 @@ def change(
         if not isinstance(expires_at, Unchanged):
             _change_expiry(key, expires_at)
             changed["expires_at"] = expires_at.isoformat() if expires_at else None
+        if callable(restrictions):
+            restrictions = restrictions(key)
         if restrictions is not None:
             if _spending(restrictions) != _spending(restrictions_of(key)):
                 spending.count_anew(workspace.id, key.id)
