@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from services import gauges, idempotency, mail, metering, prices, provider_upkeep, server_processes, sessions, spending
+from services import (
+    gauges,
+    idempotency,
+    mail,
+    metering,
+    prices,
+    provider_upkeep,
+    server_processes,
+    sessions,
+    settling,
+    spending,
+)
 from services.background import Task
 
 _HOUR = 3600.0
@@ -12,6 +23,7 @@ TASKS = (
     # So that no caller waits for it.
     Task("read the prices", 24 * _HOUR, prices.load, once_per_fleet=False),
     Task("look at the gauges", 15, gauges.sample, once_per_fleet=False),
+    Task("settle streams that are over", 2, settling.settle_waiting, once_per_fleet=False),
     Task("release abandoned holds", 5, spending.release_abandoned, once_per_fleet=False),
     Task("complete calls of dead processes", 5, metering.complete_orphans),
     Task("release holds of dead processes", 5, spending.clear_up),
