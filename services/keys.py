@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -178,18 +178,21 @@ def change(
         if not isinstance(expires_at, Unchanged):
             _change_expiry(key, expires_at)
             changed["expires_at"] = expires_at.isoformat() if expires_at else None
-        if callable(restrictions):
-            restrictions = restrictions(key)
         if restrictions is not None:
-            if _spending(restrictions) != _spending(restrictions_of(key)):
-                spending.count_anew(workspace.id, key.id)
-            _restrict(key, restrictions)
-            changed |= as_dict(restrictions)
+            changed |= _restrict_anew(key, restrictions(key) if callable(restrictions) else restrictions)
         if within is not None and changed.keys() - {"name"}:
             within.check_key(key)
         session.flush()
         audit.record(workspace.id, actor, "key:change", object_id=key.id, object_name=key.name, details=changed)
     return key
+
+
+def _restrict_anew(key: ApiKey, restrictions: Restrictions) -> Mapping[str, object]:
+    """Restrict a key that is in use; return what the log tells of it."""
+    if _spending(restrictions) != _spending(restrictions_of(key)):
+        spending.count_anew(key.workspace_id, key.id)
+    _restrict(key, restrictions)
+    return as_dict(restrictions)
 
 
 def disable(
