@@ -152,6 +152,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         fingerprint_digests=Digester(settings.secret_key, "ended api key"),
         session_digests=Digester(settings.secret_key, "login session"),
         setup_digests=Digester(settings.secret_key, "set-up link"),
+        audit_digests=Digester(settings.secret_key, "audit log"),
         vault=Vault(
             settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
         ),

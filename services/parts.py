@@ -37,6 +37,7 @@ class Parts:
     fingerprint_digests: Digester
     session_digests: Digester
     setup_digests: Digester
+    audit_digests: Digester
     vault: Vault
     plans: PlanTable
     limits: RateLimits

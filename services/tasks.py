@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services import (
+    audit_checks,
     gauges,
     idempotency,
     mail,
@@ -28,6 +29,7 @@ TASKS = (
     Task("complete calls of dead processes", 5, metering.complete_orphans),
     Task("release holds of dead processes", 5, spending.clear_up),
     Task("recount spending", 60, spending.recount),
+    Task("verify the audit log", 60, audit_checks.verify_next),
     Task("forget dead processes", _HOUR, server_processes.forget_dead),
     Task("check provider keys again", 60, provider_upkeep.check_again),
     # Each message is claimed by itself, so that the processes can share the work.
