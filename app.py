@@ -41,7 +41,7 @@ from blueprints.mail_texts import mail_renderer
 from blueprints.template_tools import init_templates
 from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
-from services import logs, parts
+from services import guarded_storage, logs, parts
 from services.digest import Digester
 from services.form_seal import FormSeal
 from services.gateway.breaker import Breakers
@@ -80,8 +80,9 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     )
     hooks.init_app(app)
     errors.init_app(app)
-    bind_extensions(app)
-    parts.install(app.extensions, make_parts(settings, app))
+    made = make_parts(settings, app)
+    parts.install(app.extensions, made)
+    bind_extensions(app, made)
     init_templates(app)
     assets.init_app(app)
     for blueprint in (
@@ -133,9 +134,7 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         # An exception's text must not hold what was to be stored.
         "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
-        "RATELIMIT_STORAGE_URI": settings.ratelimit_storage_uri,
-        "RATELIMIT_STORAGE_OPTIONS": {"wrap_exceptions": True},
-        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": settings.ratelimit_fallback == "memory",
+        "RATELIMIT_STORAGE_URI": f"{guarded_storage.SCHEME}://",
         "RATELIMIT_STRATEGY": "moving-window",
         "WTF_CSRF_TIME_LIMIT": None,
         # The token is enough, and no page of ours sends a referrer.
@@ -147,12 +146,13 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
     }
 
 
-def bind_extensions(app: Flask) -> None:
+def bind_extensions(app: Flask, made: parts.Parts) -> None:
     db.init_app(app)
     migrate.init_app(app, db, directory=str(config.ROOT / "migrations"), render_as_batch=True)
     # Its context processor would ask the database for the user again, also while an error page says that it is away.
     login_manager.init_app(app, add_context_processor=False)
     csrf.init_app(app)
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = {"limits": made.limits}
     limiter.init_app(app)
 
 
@@ -200,6 +200,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         own_words=(settings.brand, settings.key_prefix, urlsplit(settings.public_url).hostname or ""),
         oidc=make_identity_provider(settings),
         invitation_digests=Digester(settings.secret_key, "invitation"),
+        audit_digests=Digester(settings.secret_key, "audit log"),
         vault=Vault(
             settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
         ),

@@ -22,7 +22,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import create_app, load_settings
-from services import metrics, server_processes
+from services import metrics, server_processes, settling
 from services.background import Background
 from services.tasks import TASKS
 
@@ -78,6 +78,7 @@ def application() -> Flask:
 def _leave(app: Flask, background: Background) -> None:
     background.stop()
     with app.app_context():
+        settling.settle_waiting()
         server_processes.leave()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import orjson
@@ -9,7 +10,6 @@ import structlog
 from flask import Flask, Response, current_app, g, render_template
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
-from limits.errors import StorageError
 from sqlalchemy import exc as database_errors
 from werkzeug.exceptions import HTTPException
 
@@ -25,6 +25,7 @@ from services.errors import (
     RateLimited,
 )
 from services.logs import each_text, hide_keys
+from services.rate_limits import StoreUnavailable
 
 _log = structlog.get_logger("error")
 
@@ -57,7 +58,8 @@ def init_app(app: Flask) -> None:
 
 def _answer(error: Exception) -> Response:
     refusal = as_portal_error(error)
-    if refusal.status >= 500:
+    # The limits tell once when their storage goes away and comes back, not for each request.
+    if refusal.status >= 500 and not isinstance(refusal, LimiterAway):
         _log.error("failed", request_id=g.get("request_id"), code=refusal.code, exc_info=error)
     if type(refusal) is PortalError and refusal.code == "internal_error" and current_app.testing:
         raise error
@@ -85,7 +87,7 @@ def as_portal_error(error: Exception) -> PortalError:
         return _from_framework(error)
     if isinstance(error, _DATABASE_AWAY):
         return DatabaseAway()
-    if isinstance(error, StorageError):
+    if isinstance(error, StoreUnavailable):
         return LimiterAway()
     return PortalError()
 
@@ -103,7 +105,15 @@ def _from_framework(error: HTTPException) -> PortalError:
 
 def _too_many_attempts() -> RateLimited:
     current = limiter.current_limit
-    return RateLimited(max(1, round(current.reset_at - time.time())) if current else 60)
+    try:
+        # Asks the storage again, which may be away by now.
+        reset_at = current.reset_at if current else None
+    except StoreUnavailable:
+        reset_at = None
+    if current is None or reset_at is None:
+        return RateLimited(60)
+    # Flask-Limiter rounds up as well.
+    return RateLimited(max(1, min(current.limit.get_expiry(), math.ceil(reset_at - time.time()))))
 
 
 def _json(error: PortalError) -> Response:

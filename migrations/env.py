@@ -6,12 +6,16 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.runtime.migration import MigrationInfo
 from flask import current_app
 from sqlalchemy import Connection, text
 
 from extensions import db
 from models.base import UTCDateTime, Words
+from services import audit_chain
 
+# From here on entries of the audit log are bound by MAC; those that are there were not.
+_KEYED_AUDIT_LOG = "0004"
 # Any number, as long as nobody else uses it in the portal's database.
 _LOCK = 4_127_380_915
 
@@ -26,14 +30,21 @@ def render_item(kind: str, item: Any, _autogen_context: AutogenContext) -> str |
 
 
 def run(connection: Connection) -> None:
-    """Upgrade. Of several that begin at once one does it, and the others then find it done.
+    """Upgrade, and do what an upgrade needs the portal's keys for.
 
-    On SQLite the transaction takes the write lock at its beginning; PostgreSQL needs a lock of our own.
+    Of several that begin at once one does it, and the others then find it done. On SQLite the transaction takes the
+    write lock at its beginning; PostgreSQL needs a lock of our own.
     """
     if not connection.in_transaction():
         connection.begin()
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+    applied: set[str] = set()
+
+    def note(*, step: MigrationInfo, **_: Any) -> None:
+        if step.is_upgrade:
+            applied.update(step.up_revision_ids)
+
     context.configure(
         connection=connection,
         target_metadata=db.metadata,
@@ -42,9 +53,12 @@ def run(connection: Connection) -> None:
         compare_type=True,
         # We have begun one, so an upgrade that fails leaves nothing half done on SQLite either.
         transactional_ddl=True,
+        on_version_apply=note,  # type: ignore[arg-type]
     )
     with context.begin_transaction():
         context.run_migrations()
+        if _KEYED_AUDIT_LOG in applied:
+            audit_chain.seal(connection)
 
 
 def run_on_own_engine() -> None:

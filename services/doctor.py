@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
-from services import provider_check, sealing, vault_rotation
+from services import audit_checks, provider_check, sealing, vault_rotation
 from services.gateway.provider_answers import UNREACHABLE
 from services.parts import parts
 from services.rate_limits import StoreUnavailable
@@ -101,6 +101,18 @@ def _master_key() -> Iterator[Finding]:
     yield Finding(not advice, f"{name} has sealed {seals:,} times of at most {sealing.MOST_SEALS:,}{advice}")
 
 
+def _audit() -> Iterator[Finding]:
+    """What the background task found last; ``audit verify`` looks again."""
+    broken = audit_checks.broken()
+    for slug, number in broken:
+        yield Finding(False, f"entry {number:,} of the workspace {slug} is missing or was changed")
+    if not broken:
+        waiting = audit_checks.unverified()
+        yield Finding(
+            True, "as it was written" + (f"; {waiting:,} workspaces were not verified yet" if waiting else "")
+        )
+
+
 def _key_files() -> Iterator[Finding]:
     folder = Path(current_app.instance_path)
     for path in (folder / name for name in _KEY_FILES if (folder / name).exists()):
@@ -137,6 +149,7 @@ CHECKS = [
     Check("limits", _limits),
     Check("vault", _vault),
     Check("master key", _master_key),
+    Check("audit log", _audit),
     Check("key files", _key_files),
     Check("disk", _disk),
     Check("providers", _providers, outside=True),

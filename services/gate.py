@@ -6,7 +6,7 @@ exception; ``REASONS`` says what each code means to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -121,6 +121,9 @@ class Verdict:
     details: dict[str, Any] = field(default_factory=dict)
     # What was shown when it had the form of a key but is none that works, so that an ended key can be recognised.
     text: Secret | None = None
+    # Every limit that counts the call, by name, and which of them ``rate`` tells.
+    limits: tuple[tuple[str, int], ...] = ()
+    tightest: str = ""
 
     @property
     def allowed(self) -> bool:
@@ -149,6 +152,8 @@ class _Case:
     key: KeyFacts | None = None
     rate: RateState | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[tuple[str, int], ...] = ()
+    tightest: str = ""
 
 
 def judge(
@@ -176,7 +181,7 @@ def judge(
         raise DatabaseAway from error
     except StoreUnavailable as error:
         raise LimiterAway from error
-    return Verdict(None, case.key, case.rate)
+    return Verdict(None, case.key, case.rate, limits=case.limits, tightest=case.tightest)
 
 
 def _refusal(case: _Case, code: str) -> Verdict:
@@ -186,9 +191,10 @@ def _refusal(case: _Case, code: str) -> Verdict:
         if not tries.allowed:
             return Verdict("rate_limit_exceeded", details={"retry_after": tries.retry_after})
     elif case.key is not None and case.rate is None and _workspace_limit(case) > 0:
-        case.rate = _tighter(case.parts.limits.peek(name, limit) for name, limit in _limits(case))
+        limits = _limits(case)
+        _report(case, limits, [case.parts.limits.peek(name, limit) for name, limit in limits])
     ended = Secret(case.text) if code == "invalid_api_key" else None
-    return Verdict(code, case.key, case.rate, case.details, ended)
+    return Verdict(code, case.key, case.rate, case.details, ended, case.limits, case.tightest)
 
 
 # ---- the checks, in the order of CHECKS
@@ -290,16 +296,15 @@ def _model(case: _Case) -> str | None:
 
 def _rate(case: _Case) -> str | None:
     assert case.key is not None
-    states = []
-    for name, limit in _limits(case):
-        limits = case.parts.limits
+    states, counts, limits = [], _limits(case), case.parts.limits
+    for name, limit in counts:
         states.append(limits.hit(name, limit, case.cost) if case.cost else limits.peek(name, limit))
         if not states[-1].allowed:
             break
-    case.rate = _tighter(states)
-    if case.rate.allowed:
+    rate = _report(case, counts, states)
+    if rate.allowed:
         return None
-    case.details = {"retry_after": case.rate.retry_after}
+    case.details = {"retry_after": rate.retry_after}
     return "rate_limit_exceeded"
 
 
@@ -346,9 +351,13 @@ def _limits(case: _Case) -> list[tuple[str, int]]:
     return [of_workspace] if own is None else [(case.key.key_id, own), of_workspace]
 
 
-def _tighter(states: Iterable[RateState]) -> RateState:
-    """The one to report: the one that refused, else the one with the least left."""
-    return min(states, key=lambda state: (state.allowed, state.remaining))
+def _report(case: _Case, limits: Sequence[tuple[str, int]], states: Sequence[RateState]) -> RateState:
+    """Tell the tighter limit, the one that refused or else has the least left, and the names of all of them."""
+    names = ("workspace",) if len(limits) == 1 else ("key", "workspace")
+    case.limits = tuple((name, limit) for name, (_, limit) in zip(names, limits, strict=True))
+    place = min(range(len(states)), key=lambda number: (states[number].allowed, states[number].remaining))
+    case.rate, case.tightest = states[place], names[place]
+    return case.rate
 
 
 # One indexed read tells everything the checks ask, and sees every change committed before it began.

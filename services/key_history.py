@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from extensions import db
 from models import ApiKey, UsageRecord, Workspace
@@ -37,10 +38,10 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What became of a call. ``failed`` is None when the gate let it in."""
+    """What became of a call. ``failed`` is None when the gate let it in, ``key`` when it came from the playground."""
 
     call: UsageRecord
-    key: ApiKey
+    key: ApiKey | None
     checks: list[CheckResult]
     failed: CheckResult | None
     advice: str
@@ -74,6 +75,8 @@ _CHECK_OF_CODE = {
     "rate_limit_exceeded": "rate",
     "spending_limit_reached": "spending",
 }
+# Nobody has a key there.
+_OF_PLAYGROUND = ("rate", "spending")
 _ADVICE = {
     "invalid_api_key": "This secret has ended: the key was deleted, or rotated. Give the program the key’s new secret.",
     "disabled_api_key": "Enable the key, or give the program another.",
@@ -127,9 +130,10 @@ def explain(workspace: Workspace, request_id: str) -> Explanation:
     """
     query = (
         select(UsageRecord, ApiKey)
-        .join(ApiKey, ApiKey.id == UsageRecord.api_key_id)
+        .outerjoin(ApiKey, ApiKey.id == UsageRecord.api_key_id)
         .where(
             UsageRecord.workspace_id == workspace.id,
+            or_(ApiKey.id.is_not(None), UsageRecord.user_id.is_not(None)),
             UsageRecord.request_id.in_([request_id, asked_about(request_id)]),
         )
         .order_by(UsageRecord.code.is_(None), UsageRecord.id)
@@ -139,13 +143,12 @@ def explain(workspace: Workspace, request_id: str) -> Explanation:
         raise NotFound("No call of this workspace has this request id.")
     call, key = found
     name = _CHECK_OF_CODE.get(call.code or "")
-    checks = _results(name)
+    checks = _results(name, [check for check, _ in CHECKS] if key else _OF_PLAYGROUND)
     failed = next((check for check in checks if check.state == "failed"), None)
     return Explanation(call, key, checks, failed, _advice(call.code, call.details or {}))
 
 
-def _results(failed: str | None) -> list[CheckResult]:
-    names = [name for name, _ in CHECKS]
+def _results(failed: str | None, names: Sequence[str]) -> list[CheckResult]:
     place = names.index(failed) if failed in names else len(names)
     states = ["passed"] * place + ["failed"] + ["not reached"] * len(names)
     return [CheckResult(name, _TITLES[name], state) for name, state in zip(names, states, strict=False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
@@ -155,12 +155,13 @@ def change(
     actor: Actor,
     name: str | None = None,
     expires_at: datetime | Unchanged | None = UNCHANGED,
-    restrictions: Restrictions | None = None,
+    restrictions: Restrictions | Callable[[ApiKey], Restrictions] | None = None,
     within: Ceiling | None = None,
 ) -> ApiKey:
     """Change what may be changed: name, expiry (None: never) and restrictions. What is not given stays.
 
-    With ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound,
+    A function as ``restrictions`` makes the new ones from the key as it is while nobody else can change it. With
+    ``within``, expiry and restrictions change only for a key that then lies within it. Raises NotFound,
     PermissionRefused and InvalidInput.
     """
     with transaction() as session:
@@ -179,15 +180,20 @@ def change(
             _change_expiry(key, expires_at)
             changed["expires_at"] = expires_at.isoformat() if expires_at else None
         if restrictions is not None:
-            if _spending(restrictions) != _spending(restrictions_of(key)):
-                spending.count_anew(workspace.id, key.id)
-            _restrict(key, restrictions)
-            changed |= as_dict(restrictions)
+            changed |= _restrict_anew(key, restrictions(key) if callable(restrictions) else restrictions)
         if within is not None and changed.keys() - {"name"}:
             within.check_key(key)
         session.flush()
         audit.record(workspace.id, actor, "key:change", object_id=key.id, object_name=key.name, details=changed)
     return key
+
+
+def _restrict_anew(key: ApiKey, restrictions: Restrictions) -> Mapping[str, object]:
+    """Restrict a key that is in use; return what the log tells of it."""
+    if _spending(restrictions) != _spending(restrictions_of(key)):
+        spending.count_anew(key.workspace_id, key.id)
+    _restrict(key, restrictions)
+    return as_dict(restrictions)
 
 
 def disable(

@@ -14,7 +14,7 @@ from sqlalchemy import String, bindparam, func, insert, select, update
 from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
 from models.quick import Act, DatabaseUnavailable, Prepared, Quick
-from services import prices, spending
+from services import prices, settling, spending
 from services.errors import DatabaseAway
 from services.gate import KeyFacts
 from services.logs import each_text, hide_keys
@@ -125,10 +125,9 @@ class Meter:
             raise
 
     def settle(self, call: Call, code: str | None) -> None:
-        """Complete the row of a streamed call, with what it cost."""
+        """Complete the row of a streamed call, with what it cost; later, when the database is away now."""
         prices.charge(call)
         values = {
-            "of_request": call.request_id,
             "ended_at": now(),
             "duration_ms": call.duration_ms,
             "code": code,
@@ -139,14 +138,7 @@ class Meter:
             "cost_nano_usd": call.cost_nano_usd,
             "price_version": call.price_version,
         }
-        if call.hold is None:
-            self._run(_SETTLE, values)
-            return
-        with self._settling(call) as act:
-            # A cost is there already if the call was taken for one of a dead process.
-            found = act.one(_COST, {"of_request": call.request_id})
-            act.run(_SETTLE, values)
-            spending.settle(act, call, (call.cost_nano_usd or 0) - ((found and found[0]) or 0))
+        settling.settle(self._quick, call, values)
 
     @contextmanager
     def _settling(self, call: Call) -> Iterator[Act]:
@@ -287,23 +279,6 @@ _columns = UsageRecord.__table__.columns
 _INSERT = Prepared(
     insert(UsageRecord).values({column.name: bindparam(column.name) for column in _columns if column.name != "id"})
 )
-_SETTLED = (
-    "ended_at",
-    "duration_ms",
-    "code",
-    "input_tokens",
-    "cached_input_tokens",
-    "output_tokens",
-    "estimated",
-    "cost_nano_usd",
-    "price_version",
-)
-_SETTLE = Prepared(
-    update(UsageRecord)
-    .where(UsageRecord.request_id == bindparam("of_request"))
-    .values({name: bindparam(name) for name in _SETTLED})
-)
-
 _ORPHANS = Prepared(
     select(*(_columns[name] for name in _Orphan.__slots__)).where(
         UsageRecord.ended_at.is_(None), is_dead(UsageRecord.process_id, UsageRecord.started_at)
@@ -315,7 +290,6 @@ _COMPLETE = Prepared(
     .where(UsageRecord.request_id == bindparam("of_request"), UsageRecord.ended_at.is_(None))
     .values({name: bindparam(name) for name in _COMPLETED})
 )
-_COST = Prepared(select(UsageRecord.cost_nano_usd).where(UsageRecord.request_id == bindparam("of_request")))
 
 # One statement for both: it finds the key of an ended secret and adds the row, or finds none and adds nothing.
 _sent = {

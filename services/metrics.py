@@ -168,6 +168,7 @@ LIMITER_REFUSALS = Counter("arka_limiter_refusals_total", "Requests over a rate 
 LIMITER_STORE_FAILURES = Counter("arka_limiter_store_failures_total", "Counts that the storage of rate limits failed.")
 LIMITER_IN_MEMORY = Gauge("arka_limiter_in_memory", "Processes that count rate limits in their own memory.")
 OPEN_STREAMS = Gauge("arka_open_streams", "Answers being streamed.")
+UNSETTLED = Gauge("arka_unsettled_streams", "Streams that are over and wait for the database with what they came to.")
 CONNECTIONS = Gauge("arka_database_connections", "Connections to the database in use, by pool.", "pool")
 BREAKERS = Gauge("arka_breakers", "Breakers that are open, or let one call try, over all processes.", "state")
 TASK_RUNS = Counter("arka_task_runs_total", "Runs of background tasks, by outcome.", "task", "outcome")

@@ -55,6 +55,7 @@ class Parts:
     # The operator's identity provider, if one is set.
     oidc: OidcProvider | None
     invitation_digests: Digester
+    audit_digests: Digester
     vault: Vault
     plans: PlanTable
     limits: RateLimits

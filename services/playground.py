@@ -85,6 +85,10 @@ def ask(workspace: Workspace, body: dict[str, Any], *, actor: Actor, request_id:
     except PortalError as error:
         meter.record(call, error.status, error.code, error.details)
         raise
+    except Exception:
+        # What nobody foresaw is a failed call all the same, and holds no money any more.
+        meter.record(call, PortalError.status, PortalError.code)
+        raise
     meter.record(call, 200, None)
     return Answer(text, call, simulated=call.key.environment == "test")
 

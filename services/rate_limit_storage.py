@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl
 
 from limits.errors import ConfigurationError
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
+from limits.storage.base import TimestampedSlidingWindow
 
 from services.sqlite_file import MEMORY, Execute, SQLiteFile, is_damage
 
@@ -86,7 +87,8 @@ _SWEEPS = {
         "DELETE FROM counters WHERE id BETWEEN :low AND :high AND start + 2 * seconds <= :now",
     ),
     "SELECT id FROM sliding_counters WHERE id > ? ORDER BY id LIMIT ?": (
-        "UPDATE sliding_counters SET start = :now WHERE id BETWEEN :low AND :high AND start > :now",
+        """UPDATE sliding_counters SET start = CAST(:now AS INTEGER) / seconds * seconds
+            WHERE id BETWEEN :low AND :high AND start > :now""",
         "DELETE FROM sliding_counters WHERE id BETWEEN :low AND :high AND start + 2 * seconds <= :now",
     ),
     "SELECT id FROM windows WHERE id > ? ORDER BY id LIMIT ?": (
@@ -128,8 +130,11 @@ def _again_after_damage(method: _Method) -> _Method:
     return cast(_Method, wrapped)
 
 
-class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
+class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, TimestampedSlidingWindow):
     """Fixed window, exact moving window and sliding window counter in one SQLite file.
+
+    The windows of the sliding counter are timestamped: cut by the clock, as those of limits' own memory storage are, so
+    that all keys of a length turn at the same moments. Here a key keeps both of its windows in one row.
 
     The address is written as SQLAlchemy writes it: ``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``.
     ``timeout``, also ``?timeout=2`` in the address, is how many seconds a hit waits for a locked file.
@@ -321,14 +326,13 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
 
 def _roll(row: tuple[float, int, int] | None, seconds: int, now: float) -> tuple[float, int, int]:
     """Bring (start, previous, current) of a sliding window counter to the window that holds ``now``."""
-    if row is None:
-        return now, 0, 0
-    start, previous, current = row
-    if now >= start + 2 * seconds:
-        return now, 0, 0
-    if now >= start + seconds:
-        return start + seconds, current, 0
-    return min(start, now), previous, current
+    start = now // seconds * seconds
+    if row is None or row[0] < start - seconds:
+        return start, 0, 0
+    if row[0] < start:
+        return start, row[2], 0
+    # Also after the clock was set back: the counts stay, and last until the window ends.
+    return start, row[1], row[2]
 
 
 def _parse(uri: str, timeout: float) -> tuple[str, float]:

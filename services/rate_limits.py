@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
+from typing import TypeVar, cast
 
 import structlog
 from limits import RateLimitItemPerMinute
@@ -31,6 +32,11 @@ _REDIS_TIMEOUT_SECONDS = 2.0
 # How long a storage that failed is left alone.
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 15.0
+
+_AWAY = "requests are refused that cannot be counted: the storage of rate limits failed"
+_AWAY_IN_MEMORY = "rate limits are counted in the memory of this process: their storage failed"
+
+_Answer = TypeVar("_Answer")
 
 _log = structlog.get_logger("rate_limits")
 
@@ -69,7 +75,7 @@ class RateLimits:
         self._storage = storage
         self._store = _Counts(storage)
         self._memory = _Counts(SQLiteStorage.in_memory()) if fallback else None
-        self._outage = Outage()
+        self._outage = Outage(in_memory=fallback)
 
     @property
     def storage_title(self) -> str:
@@ -102,6 +108,14 @@ class RateLimits:
         """
         return self._ask(_Counts.peek, _checked(name), limit)
 
+    def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
+        """Count in any moving window, as the storages of ``limits`` do. Raises StoreUnavailable."""
+        return self._ask(_Counts.acquire, key, limit, seconds, amount)
+
+    def window(self, key: str, limit: int, seconds: int) -> tuple[float, int]:
+        """Return the start of a moving window and the hits in it. Raises StoreUnavailable."""
+        return self._ask(_Counts.window, key, limit, seconds)
+
     def is_up(self) -> bool:
         """Tell whether the storage counts now, whatever is done while it does not."""
         try:
@@ -109,19 +123,22 @@ class RateLimits:
         except self._store.failures:
             return False
 
-    def _ask(self, question: Callable[..., RateState], *arguments: object) -> RateState:
-        if self._memory is not None and not self._outage.may_try():
+    def _ask(self, question: Callable[..., _Answer], *arguments: object) -> _Answer:
+        outage = self._outage
+        if self._memory is not None and not outage.may_try():
             return question(self._memory, *arguments)
+        began = outage.clock()
         try:
-            state = question(self._store, *arguments)
+            answer = question(self._store, *arguments)
         except StoreUnavailable as error:
             metrics.LIMITER_STORE_FAILURES.add()
+            outage.note_failure(error, began)
             if self._memory is None:
                 raise
-            self._outage.note_failure(error)
             return question(self._memory, *arguments)
-        self._outage.note_success()
-        return state
+        if outage.lasts:
+            outage.note_success()
+        return answer
 
 
 class _Counts:
@@ -129,6 +146,7 @@ class _Counts:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self._windows = cast(MovingWindowSupport, storage)
         self._strategy = MovingWindowRateLimiter(storage)
         self.failures = _failures_of(storage)
 
@@ -144,6 +162,18 @@ class _Counts:
             raise StoreUnavailable("the rate limit storage failed") from error
         return _state(allowed, limit, stats.remaining if allowed else 0, stats.reset_time)
 
+    def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
+        try:
+            return self._windows.acquire_entry(key, limit, seconds, amount)
+        except self.failures as error:
+            raise StoreUnavailable("the rate limit storage failed") from error
+
+    def window(self, key: str, limit: int, seconds: int) -> tuple[float, int]:
+        try:
+            return self._windows.get_moving_window(key, limit, seconds)
+        except self.failures as error:
+            raise StoreUnavailable("the rate limit storage failed") from error
+
     def peek(self, name: str, limit: int) -> RateState:
         try:
             stats = self._strategy.get_window_stats(_item(limit), name)
@@ -153,13 +183,18 @@ class _Counts:
 
 
 class Outage:
-    """Whether the storage is being left alone after a failure. Now and then one request tries it again."""
+    """Whether the storage has failed and is not back yet, told once in the log at either end.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    ``in_memory``: requests are counted in memory meanwhile, and now and then one of them tries the storage again.
+    """
+
+    def __init__(self, *, in_memory: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._in_memory = in_memory
         self._lock = threading.Lock()
         self._pause = _FIRST_PAUSE_SECONDS
         self._next_try = 0.0
+        self._ended_at = float("-inf")
         self.lasts = False
 
     def may_try(self) -> bool:
@@ -167,34 +202,35 @@ class Outage:
         if not self.lasts:
             return True
         with self._lock:
-            if self._clock() < self._next_try:
+            if self.clock() < self._next_try:
                 return False
             # A storage that does not answer must hold up nobody else meanwhile.
-            self._next_try = self._clock() + self._pause
+            self._next_try = self.clock() + self._pause
             return True
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: Exception, began: float) -> None:
+        """Note that a try which began then has failed."""
         with self._lock:
-            self._next_try = self._clock() + self._pause
+            if began < self._ended_at:
+                # The storage has answered others since.
+                return
+            self._next_try = self.clock() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
             if self.lasts:
                 return
             self.lasts = True
-        metrics.LIMITER_IN_MEMORY.set(1)
-        _log.error(
-            "rate limits are counted in the memory of this process: their storage failed",
-            cause=type(error.__cause__).__name__,
-        )
+            metrics.LIMITER_IN_MEMORY.set(int(self._in_memory))
+        _log.error(_AWAY_IN_MEMORY if self._in_memory else _AWAY, cause=type(error.__cause__).__name__)
 
     def note_success(self) -> None:
-        if not self.lasts:
-            return
+        """Note that the storage has answered."""
         with self._lock:
             if not self.lasts:
                 return
             self.lasts = False
+            self._ended_at = self.clock()
             self._pause = _FIRST_PAUSE_SECONDS
-        metrics.LIMITER_IN_MEMORY.set(0)
+            metrics.LIMITER_IN_MEMORY.set(0)
         _log.warning("rate limits are counted in their storage again")
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 
 from extensions import db
-from models import ProviderKey, TotpSecret, User, WebhookEndpoint, WebhookSecret, Workspace
-from services import provider_keys, totp, webhooks
+from models import ProviderKey, TotpSecret, WebhookSecret, Workspace
+from services import provider_keys
 from services.parts import parts
 from services.provider_keys import CANNOT_DECRYPT, Sealed
 from services.vault import CannotDecrypt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services import (
     accounts,
+    audit_checks,
     events,
     gauges,
     idempotency,
@@ -18,6 +19,7 @@ from services import (
     provider_upkeep,
     server_processes,
     sessions,
+    settling,
     sign_in_attempts,
     spending,
     spending_notices,
@@ -35,10 +37,12 @@ TASKS = (
     # So that no caller waits for it.
     Task("read the prices", 24 * _HOUR, prices.load, once_per_fleet=False),
     Task("look at the gauges", 15, gauges.sample, once_per_fleet=False),
+    Task("settle streams that are over", 2, settling.settle_waiting, once_per_fleet=False),
     Task("release abandoned holds", 5, spending.release_abandoned, once_per_fleet=False),
     Task("complete calls of dead processes", 5, metering.complete_orphans),
     Task("release holds of dead processes", 5, spending.clear_up),
     Task("recount spending", 60, spending.recount),
+    Task("verify the audit log", 60, audit_checks.verify_next),
     Task("forget dead processes", _HOUR, server_processes.forget_dead),
     Task("check provider keys again", 60, provider_upkeep.check_again),
     # Each message is claimed by itself, so that the processes can share the work.

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, current_app, render_template, request, url_for
 
+from blueprints import csv_lines
 from blueprints.guards import current_role, current_workspace, role_required
 from blueprints.presenters import provider_title, spending_standings
 from blueprints.times import current_zone
@@ -108,9 +109,9 @@ def download() -> Response:
     workspace, question = current_workspace(), _question()
     period = question.period()
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    lines = export.within(app, export.lines(usage.calls(workspace, period, question.wanted)))
+    lines = csv_lines.within(app, csv_lines.lines(export.COLUMNS, usage.calls(workspace, period, question.wanted)))
     name = f"usage-{workspace.slug}-{period.start.astimezone(period.zone):%Y-%m-%d}-{question.range}.csv"
-    response = Response(lines, content_type="text/csv; charset=utf-8; header=present")
+    response = Response(lines, content_type=csv_lines.CONTENT_TYPE)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 

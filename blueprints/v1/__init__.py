@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from flask import Blueprint, Response, g
 
 from extensions import csrf, limiter
-from services.rate_limits import RateState
+from services.gate import Verdict
+from services.rate_limits import WINDOW_SECONDS
 
 bp = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -21,17 +23,26 @@ limiter.exempt(bp)
 def add_rate_headers(response: Response) -> Response:
     """Tell the limit on every authenticated answer, under the documented names and the IETF draft's.
 
+    ``RateLimit-Policy`` names every limit that counts the call, ``RateLimit`` and the others tell the tighter one.
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
     """
-    rate: RateState | None = g.get("rate")
-    if rate is not None:
-        headers = response.headers
+    verdict: Verdict | None = g.get("verdict")
+    if verdict is not None and verdict.rate is not None:
+        rate, headers = verdict.rate, response.headers
         headers["X-RateLimit-Limit"] = str(rate.limit)
         headers["X-RateLimit-Remaining"] = str(rate.remaining)
         headers["X-RateLimit-Reset"] = str(math.ceil(rate.reset_at))
-        headers["RateLimit-Policy"] = f'"workspace";q={rate.limit};w=60'
-        headers["RateLimit"] = f'"workspace";r={rate.remaining};t={rate.retry_after}'
+        headers["RateLimit-Policy"] = policy(verdict.limits)
+        # A refusal has told its seconds already; a moment later it may be one less.
+        seconds = verdict.details.get("retry_after") or rate.retry_after
+        headers["RateLimit"] = f'"{verdict.tightest}";r={rate.remaining};t={seconds}'
     return response
+
+
+@lru_cache(maxsize=1024)
+def policy(limits: tuple[tuple[str, int], ...]) -> str:
+    """Return the limits as ``RateLimit-Policy`` names them, such as ``"key";q=60;w=60, "workspace";q=1000;w=60``."""
+    return ", ".join(f'"{name}";q={limit};w={WINDOW_SECONDS}' for name, limit in limits)
 
 
 from blueprints.v1 import (  # noqa: E402 - the files register their routes on bp

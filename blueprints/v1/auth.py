@@ -42,7 +42,7 @@ def bearer_required(
             g.api = True
             meter = Meter(parts().quick)
             verdict = judge(presented(), scope() if callable(scope) else scope, model=model)
-            g.rate = verdict.rate
+            g.verdict = verdict
             if verdict.key is not None:
                 g.call = _call(verdict.key)
             if not verdict.allowed:

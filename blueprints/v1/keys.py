@@ -109,9 +109,16 @@ def change_key(key_id: str) -> Response:
     expires_at: datetime | keys.Unchanged | None = fields.moment("expires_at")
     if not fields.given("expires_at"):
         expires_at = keys.UNCHANGED
-    restricted = None
-    if fields.given("restrictions"):
+
+    def merged(key: ApiKey) -> Restrictions:
+        """Put what is sent over what holds."""
         restricted = _restrictions(workspace, fields, key.kind, keys.restrictions_of(key))
+        fields.refuse_faults()
+        return restricted
+
+    # Once for all faults at a time, and again with the key locked: of two who change two parts both have their way.
+    if fields.given("restrictions"):
+        merged(key)
     fields.refuse_faults()
     with _named_as_sent():
         changed = keys.change(
@@ -120,7 +127,7 @@ def change_key(key_id: str) -> Response:
             actor=current_actor(),
             name=name,
             expires_at=expires_at,
-            restrictions=restricted,
+            restrictions=merged if fields.given("restrictions") else None,
             within=current_ceiling(workspace),
         )
     return _answer(workspace, changed)

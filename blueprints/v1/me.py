@@ -28,6 +28,6 @@ def show_me() -> Response:
             "expires_at": moment(key.expires_at),
             "restrictions": as_dict(keys.restrictions_of(key)),
             "workspace": {"slug": workspace.slug, "name": workspace.name, "plan": workspace.plan},
-            "ratelimit": rate_object(g.rate),
+            "ratelimit": rate_object(g.verdict.rate),
         }
     )

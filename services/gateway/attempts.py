@@ -76,6 +76,8 @@ class Begun:
     # We asked for the report of usage, the caller did not.
     without_usage: bool
     headers: dict[str, str]
+    # Which the provider was asked with, and which its words must not hold.
+    key: Secret | None
 
 
 class _Failed(Exception):
@@ -183,7 +185,7 @@ class _Attempt:
         if answer.status != 200:
             raise self._refused(answer.status, answer.retry_after, _content(answer), key)
         if self._question.streamed and answer.content_type.startswith(sse.CONTENT_TYPE):
-            begun = _begin(answer, without_usage=asks_for_usage)
+            begun = _begin(answer, key, without_usage=asks_for_usage)
             self._tools.breakers.succeeded(self._breaker)
             self._note(VALID)
             return begun
@@ -241,7 +243,7 @@ class _Attempt:
         self._sealed = self._keys[self._provider.name] = dataclasses.replace(self._sealed, state=state)
 
 
-def _begin(answer: Answer, *, without_usage: bool) -> Begun:
+def _begin(answer: Answer, key: Secret | None, *, without_usage: bool) -> Begun:
     """Wait for the first bytes of a stream: until then another provider can take its place. Raises Unreachable."""
     chunks = answer.chunks()
     try:
@@ -252,7 +254,7 @@ def _begin(answer: Answer, *, without_usage: bool) -> Begun:
         answer.close()
         raise
     answer.let_run()
-    return Begun(answer, itertools.chain([first], chunks), without_usage, _headers(answer))
+    return Begun(answer, itertools.chain([first], chunks), without_usage, _headers(answer), key)
 
 
 def _content(answer: Answer) -> bytes:

@@ -22,7 +22,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from services.errors import PortalError, ProviderFailed
-from services.gateway.provider_answers import LONGEST_WORDS, NO_CREDIT, error_in, state_seen, words_of
+from services.gateway.provider_answers import NO_CREDIT, error_in, state_seen, words_of
 from services.gateway.providers import Provider
 from services.secret import Secret
 
@@ -97,10 +97,10 @@ def seconds_of(retry_after: str | None) -> int | None:
     return max(0, math.ceil(moment.timestamp() - time.time()))
 
 
-def broken_stream(error: dict[str, Any]) -> ProviderFailed:
+def broken_stream(error: dict[str, Any], key: Secret | None) -> ProviderFailed:
     """The provider told of a failure in the middle of a stream."""
-    words = str(error.get("message") or "").split()
-    said = f"The provider said: {' '.join(words)[:LONGEST_WORDS]}" if words else None
+    words = words_of(error, key or Secret(""))
+    said = f"The provider said: {words}" if words else None
     return ProviderFailed(said or "The provider failed in the middle of its answer.")
 
 

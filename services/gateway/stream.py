@@ -10,6 +10,7 @@ from services.gateway import faults, sse
 from services.gateway.endpoints import Seen
 from services.gateway.upstream import Unreachable
 from services.metering import Call
+from services.secret import Secret
 
 
 class Stream:
@@ -28,12 +29,14 @@ class Stream:
         *,
         close_source: Callable[[], None],
         count: Callable[[Seen], None],
+        key: Secret | None = None,
     ) -> None:
         self._chunks = chunks
         self._call = call
         self._reader = reader
         self._close_source = close_source
         self._count = count
+        self._key = key
         self._over = False
         self._settled = False
         self.settle: Callable[[str | None], None] = lambda code: None
@@ -62,7 +65,7 @@ class Stream:
 
     def _cut_off(self, reason: str = "it stopped before its end") -> PortalError:
         if self._reader.seen.error is not None:
-            return faults.broken_stream(self._reader.seen.error)
+            return faults.broken_stream(self._reader.seen.error, self._key)
         return ProviderFailed(f"The provider's answer broke off: {reason}.", code="provider_unreachable")
 
     def _last(self, failure: PortalError | None) -> bytes:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from extensions import db
-from models import UsageRecord
+from models import SpendingHold, UsageRecord
 from models.base import transaction
-from services import provider_keys, workspaces
+from services import provider_keys, spending, workspaces
 from services.actor import SYSTEM
 from services.gateway.brain import ALIASES
 from services.secret import Secret
@@ -146,6 +146,43 @@ def test_it_counts_against_the_limit_that_all_keys_share(owner: Visitor, alice: 
     assert "rate_limit_exceeded" in page.text
     assert typed(page)["message"] == "second"
     assert [row.code for row in rows()] == [None, "rate_limit_exceeded"]
+
+
+def test_a_refused_call_is_explained_by_its_request_id(owner: Visitor, alice: Person, connected: None) -> None:
+    workspaces.set_plan(alice.workspace, "agency", requests_per_minute=1, actor=SYSTEM)
+    for message in ("first", "second"):
+        owner.submit("/playground", model="gpt-4o", message=message)
+    let_in, refused = rows()
+    page = owner.open(f"/keys/refusals?request_id={refused.request_id}")
+    assert owner.status == 200
+    for words in ("Refused at one check", "Is within the rate: no.", "None: asked at the playground"):
+        assert words in page.text
+    assert "Not reached Is within the spending limits" in page.text
+    assert "Has the form of a key" not in page.text
+    assert "let in and answered" in owner.open(f"/keys/refusals?request_id={let_in.request_id}").text
+
+
+def test_what_nobody_foresaw_is_a_failed_call_that_holds_no_money(
+    app: Flask, owner: Visitor, alice: Person, connected: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spending.set_limits(
+        alice.workspace,
+        daily_nano_usd=10**9,
+        monthly_nano_usd=None,
+        allow_unknown_price=False,
+        actor=alice.actor,
+    )
+
+    def slip(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("services.playground._text_of", slip)
+    app.testing = False
+    owner.submit("/playground", model="gpt-4o", message="Hello")
+    assert owner.status == 500
+    (row,) = rows()
+    assert (row.status, row.code, row.ended_at is not None) == (500, "internal_error", True)
+    assert db.session.scalar(select(func.count()).select_from(SpendingHold)) == 0
 
 
 def test_the_simulator_has_a_limit_too(owner: Visitor, alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:

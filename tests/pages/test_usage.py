@@ -13,6 +13,7 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
+from blueprints import csv_lines
 from blueprints.charts import bar_chart
 from blueprints.template_tools import money, thousands
 from models.base import now, transaction
@@ -158,6 +159,30 @@ def test_the_file_is_not_kept_and_is_safe_to_open_in_a_spreadsheet(owner: Visito
     assert first["started_at"] == f"{at:%Y-%m-%dT%H:%M:%S.%f}Z"
     for row in (first, second, third):
         assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r")) for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("=1+1", "'=1+1"),
+        ("  =1+1", "'  =1+1"),
+        ("＝1+1", "'＝1+1"),
+        # What a spreadsheet would read that takes semicolons, tabs or lines for its separators.
+        ("x;=1+1", "x;'=1+1"),
+        ("x,@SUM(A1)", "x,'@SUM(A1)"),
+        ('x;"=1+1"', 'x;"\'=1+1"'),
+        ("x\t-1", "x\t'-1"),
+        ("x\n+1", "x\n'+1"),
+        # Nothing begins here.
+        ("gpt-4o a=b 1+1 me@example.com", "gpt-4o a=b 1+1 me@example.com"),
+        ("anthropic/claude-3.5-sonnet", "anthropic/claude-3.5-sonnet"),
+        (None, ""),
+        (True, "yes"),
+        (-1, "'-1"),
+    ],
+)
+def test_a_cell_is_no_formula_whatever_separates_cells(text: object, told: str) -> None:
+    assert csv_lines.cell(text) == told
 
 
 def test_three_states_of_nothing(owner: Visitor, alice: Person, mint: Mint, monkeypatch: pytest.MonkeyPatch) -> None:

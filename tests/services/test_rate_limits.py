@@ -1,5 +1,6 @@
 """Rate limits: exact over threads and processes, on every storage, whatever the clock and the file do."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -21,8 +22,10 @@ from hypothesis import strategies as st
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.errors import ConfigurationError
 from limits.storage import storage_from_string
+from limits.storage.base import TimestampedSlidingWindow
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
+from services import logs
 from services.rate_limit_storage import SQLiteStorage
 from services.rate_limits import Outage, RateLimits, StoreUnavailable, storage_from_uri
 from tests.neighbours.processes import wait_until
@@ -178,6 +181,33 @@ def test_a_sliding_counter_lets_the_previous_window_fade(storage, clock):
     assert limiter.hit(limit, "name", cost=100)
 
 
+def test_windows_of_a_sliding_counter_are_cut_by_the_clock_as_limits_expects_of_timestamped_ones(sqlite, clock):
+    assert isinstance(sqlite, TimestampedSlidingWindow)
+    assert NOON % 60 == 0
+    limiter, limit = SlidingWindowCounterRateLimiter(sqlite), RateLimitItemPerMinute(10)
+    clock.move_to(NOON + 47)
+    for name in ("one", "two"):
+        assert limiter.hit(limit, name, cost=6)
+        assert limiter.get_window_stats(limit, name).reset_time == NOON + 60
+        clock.shift(5)
+    assert sqlite.get_sliding_window(limit.key_for("one"), 60) == (0, 0.0, 6, pytest.approx(NOON + 120 - time.time()))
+    clock.move_to(NOON + 75)
+    for name in ("one", "two"):
+        previous, left, current, _ = sqlite.get_sliding_window(limit.key_for(name), 60)
+        assert (previous, left, current) == (6, 45.0, 0)
+
+
+def test_a_sliding_counter_written_before_windows_were_aligned_still_counts(sqlite, clock, tmp_path):
+    limiter, limit = SlidingWindowCounterRateLimiter(sqlite), RateLimitItemPerMinute(10)
+    assert limiter.hit(limit, "name", cost=10)
+    connection = sqlite3.connect(tmp_path / "limits.db", isolation_level=None)
+    connection.execute("UPDATE sliding_counters SET start = start - 17.25")
+    connection.close()
+    assert not limiter.hit(limit, "name")
+    clock.shift(60)
+    assert limiter.hit(limit, "name")
+
+
 def test_a_healthy_storage_says_so(storage):
     assert storage.check()
 
@@ -327,20 +357,39 @@ def test_no_60_seconds_hold_more_than_the_limit_even_while_the_clock_is_set_back
                 allowed_at.append(elapsed)
 
 
-def test_eight_threads_in_each_of_two_processes_share_one_exact_count(uri):
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_uri(request, uri):
+    """What several processes count in."""
+    return uri if request.param == "sqlite" else request.getfixturevalue("redis_url")
+
+
+def test_eight_threads_in_each_of_two_processes_share_one_exact_count(shared_uri, name):
     start_at = time.time() + 1
-    workers = [start_worker("hit", uri, "name", 1000, 8, 100, start_at) for _ in range(2)]
+    workers = [start_worker("hit", shared_uri, name, 1000, 8, 100, start_at) for _ in range(2)]
     assert sum(answer_of(worker) for worker in workers) == 1000
 
 
-def test_processes_forked_from_a_busy_one_share_one_exact_count(uri):
-    assert answer_of(start_worker("hit_after_fork", uri, "name", 1000, 8, 100)) == 1000
+def test_processes_forked_from_a_busy_one_share_one_exact_count(shared_uri, name):
+    assert answer_of(start_worker("hit_after_fork", shared_uri, name, 1000, 8, 100)) == 1000
 
 
 def test_a_forked_process_keeps_counting_with_the_others_when_its_parent_is_gone(uri, limits):
     remaining = answer_of(start_worker("orphan_after_fork", uri, "name", 10))
     assert remaining == 7
     assert limits.peek("name", 10).remaining == 7
+
+
+def test_a_process_that_is_killed_at_work_takes_no_count_with_it_and_holds_nobody_up(shared_uri, name):
+    start_at = time.time() + 1
+    killed = start_worker("hit", shared_uri, name, 1_000_000, 8, 100_000, start_at)
+    limits = RateLimits(storage_from_uri(shared_uri))
+    assert wait_until(lambda: limits.peek(name, 1_000_000).remaining < 1_000_000, 30)
+    killed.kill()
+    killed.communicate()
+    counted = 1_000_000 - limits.peek(name, 1_000_000).remaining
+    began = time.monotonic()
+    assert limits.hit(name, 1_000_000).remaining == 1_000_000 - counted - 1
+    assert time.monotonic() - began < 2
 
 
 def test_threads_share_one_exact_count_in_every_strategy(sqlite):
@@ -357,6 +406,17 @@ def test_threads_share_one_exact_count_in_every_strategy(sqlite):
         for thread in threads:
             thread.join()
         assert (len(allowed), allowed.count(True)) == (320, 100)
+
+
+def test_a_clock_set_back_locks_nobody_out_of_redis_for_longer_than_the_window(redis_url, name):
+    storage = storage_from_uri(redis_url)
+    limiter, limit = MovingWindowRateLimiter(storage), RateLimitItemPerSecond(3, 2)
+    while limiter.hit(limit, name):
+        pass
+    # Redis keeps a clock of its own, by which it forgets.
+    with time_machine.travel(time.time() - 3600):
+        assert not limiter.hit(limit, name)
+        assert wait_until(lambda: limiter.hit(limit, name), 4)
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -663,19 +723,51 @@ def test_in_an_outage_one_request_at_a_time_tries_the_storage_and_less_and_less_
     now = [0.0]
     outage = Outage(clock=lambda: now[0])
     assert all(outage.may_try() for _ in range(3))
-    outage.note_failure(StoreUnavailable())
+    outage.note_failure(StoreUnavailable(), now[0])
     tries = []
     for now[0] in [step / 10 for step in range(600)]:
         if outage.may_try():
             assert not outage.may_try()
             tries.append(now[0])
-            outage.note_failure(StoreUnavailable())
+            outage.note_failure(StoreUnavailable(), now[0])
     pauses = [after - before for before, after in itertools.pairwise([0, *tries])]
     assert pauses[0] == pytest.approx(1, abs=0.2)
     assert pauses == sorted(pauses)
     assert pauses[-1] == pytest.approx(15, abs=0.2)
     outage.note_success()
     assert all(outage.may_try() for _ in range(3))
+
+
+@pytest.mark.parametrize(("fallback", "sentence"), [(True, "counted in the memory"), (False, "requests are refused")])
+def test_the_log_tells_once_that_the_storage_is_away_and_once_that_it_is_back(
+    uri, tmp_path, capsys, monkeypatch, fallback, sentence
+):
+    monkeypatch.setattr("services.rate_limits._FIRST_PAUSE_SECONDS", 0.0)
+    logs.configure("json")
+    (tmp_path / "limits.db").mkdir()
+    limits = RateLimits(storage_from_uri(uri), fallback=fallback)
+    for ask in (limits.hit, limits.peek, limits.hit):
+        with contextlib.suppress(StoreUnavailable):
+            ask("name", 9)
+    (tmp_path / "limits.db").rmdir()
+    for _ in range(3):
+        limits.hit("name", 9)
+    log = capsys.readouterr().err.splitlines()
+    assert len(log) == 2
+    assert sentence in log[0]
+    assert "in their storage again" in log[1]
+
+
+def test_a_try_that_began_before_the_storage_came_back_does_not_begin_another_outage():
+    now = [10.0]
+    outage = Outage(in_memory=False, clock=lambda: now[0])
+    outage.note_failure(StoreUnavailable(), 9.0)
+    outage.note_success()
+    now[0] = 12.0
+    outage.note_failure(StoreUnavailable(), 9.5)
+    assert not outage.lasts
+    outage.note_failure(StoreUnavailable(), 11.0)
+    assert outage.lasts
 
 
 def test_a_redis_that_does_not_answer_holds_up_few_requests_when_there_is_a_fallback():

@@ -18,7 +18,7 @@ from extensions import db
 from models import ApiKey, AuditEvent, ServerProcess, SpendingCounter, SpendingHold, UsageRecord
 from models.base import now, transaction
 from models.quick import DatabaseUnavailable, Quick
-from services import keys, metering, server_processes, spending
+from services import keys, metering, server_processes, settling, spending
 from services.errors import DatabaseAway, SpendingLimitReached, UnknownPrice
 from services.gate import KeyFacts, Presented, judge
 from services.metering import Call, Meter
@@ -388,7 +388,7 @@ def test_a_call_wrongly_taken_for_dead_still_counts_once(app: Flask, facts: Fact
 
 
 @pytest.mark.parametrize("moment", ["before a stream", "after a stream", "after an answer"])
-def test_a_hold_that_could_not_be_settled_is_released_by_its_own_process(
+def test_a_hold_that_could_not_be_settled_is_settled_or_released_by_its_own_process(
     app: Flask, facts: Facts, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     key = facts(monthly_limit_nano_usd=USD)
@@ -415,7 +415,9 @@ def test_a_hold_that_could_not_be_settled_is_released_by_its_own_process(
     assert [row.ended_at for row in rows_of(UsageRecord)] == ([None] if moment == "after a stream" else [])
     assert counter(key.key_id) == (0, 10 * OUTPUT_TOKEN)
     spending.release_abandoned()
-    assert counter(key.key_id) == (0, 0)
+    settling.settle_waiting()
+    # What was answered is paid for; what was refused is not.
+    assert counter(key.key_id) == ((5 * OUTPUT_TOKEN, 0) if moment == "after a stream" else (0, 0))
 
 
 # ---- any order

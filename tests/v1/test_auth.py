@@ -58,6 +58,16 @@ def test_a_good_key_is_let_in_by_either_header(client: FlaskClient, mint: Mint, 
     assert response.headers["RateLimit"].startswith('"workspace";r=999;t=')
 
 
+def test_no_cookie_is_read_set_or_told_of(app: Flask, client: FlaskClient, mint: Mint, alice: Person) -> None:
+    page = client.get("/sign-in")
+    assert "Cookie" in page.headers["Vary"]
+    cookie = page.headers["Set-Cookie"].partition(";")[0]
+    for headers in ({}, {"Cookie": cookie}, bearer(mint().secret), bearer(mint().secret) | {"Cookie": cookie}):
+        response = app.test_client().get(MODELS, headers=headers)
+        assert "Cookie" not in response.headers.get("Vary", "")
+        assert "Set-Cookie" not in response.headers
+
+
 @pytest.mark.parametrize(
     "headers",
     [

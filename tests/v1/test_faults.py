@@ -16,7 +16,10 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import ProviderKey, UsageRecord
 from services import keys
+from services.errors import PortalError
+from services.gateway import faults
 from services.parts import parts
+from services.secret import Secret
 from tests.neighbours.fake_provider import FAULTS, FakeProvider
 from tests.people import bearer
 
@@ -399,6 +402,23 @@ def test_the_state_of_the_key_follows_what_is_seen_and_heals(
         "404": "unreachable",
         None: "valid",
     }
+
+
+def test_what_a_broken_stream_tells_holds_nothing_of_the_key(
+    ask: Ask, connect: Connect, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = provider.good_key
+    connect("openai", key)
+    provider.fault = "error-event"
+    broken = faults.broken_stream
+
+    def quoting(_: dict[str, Any], own: Secret | None) -> PortalError:
+        # As a provider would that tells what it was sent, whatever its keys look like.
+        return broken({"message": f"Lost {key} and {key[-12:]} on the way"}, own)
+
+    monkeypatch.setattr(faults, "broken_stream", quoting)
+    told = json.loads(ask(stream=True).get_data().rsplit(b"data: ", 1)[-1])["error"]["message"]
+    assert told == "The provider said: Lost [key] and [key] on the way"
 
 
 @pytest.mark.parametrize("retries", [1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -599,6 +600,31 @@ def test_name_expiry_and_restrictions_are_changed_one_by_one(call: Call) -> None
     ).get_json()
     assert (key["expires_at"], key["restrictions"]) == (None, {**UNRESTRICTED, "networks": ["10.0.0.0/8"]})
     assert set(call("PATCH", path, json={}).get_json()) == FIELDS
+
+
+def test_of_two_who_change_different_restrictions_in_the_same_moment_both_have_their_way(
+    app: Flask, manager: keys.Minted, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"{KEYS}/{call('POST', json={**NEW, 'restrictions': {'models': ['gpt-4o']}}).get_json()['id']}"
+    both, change, headers = threading.Barrier(2), keys.change, bearer(manager.secret)
+
+    def together(*args: Any, **values: Any) -> Any:
+        # Each has read the key as it was before the other's change.
+        both.wait(30)
+        return change(*args, **values)
+
+    monkeypatch.setattr(keys, "change", together)
+
+    def send(restrictions: dict[str, Any]) -> int:
+        with app.app_context():
+            body = {"restrictions": restrictions}
+            return app.test_client().patch(path, json=body, headers=headers).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        changes = [{"networks": ["10.0.0.0/8"]}, {"requests_per_minute": 7, "models": []}]
+        assert list(pool.map(send, changes)) == [200, 200]
+    now_holding = call("GET", path.removeprefix(KEYS)).get_json()["restrictions"]
+    assert now_holding == {**UNRESTRICTED, "networks": ["10.0.0.0/8"], "requests_per_minute": 7}
 
 
 @pytest.mark.parametrize(

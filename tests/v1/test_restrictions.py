@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,7 @@ from flask.testing import FlaskClient
 
 from extensions import db
 from models import UsageRecord
-from services import keys
+from services import keys, workspaces
 from services.restrictions import Restrictions
 from services.secret import Secret
 from tests.people import Person, bearer
@@ -87,6 +89,42 @@ def test_a_model_outside_the_list_is_refused_before_the_rate(
     broken = client.post(CHAT, headers=bearer(secret), data=b"{")
     assert (broken.status_code, broken.headers["X-RateLimit-Remaining"]) == (400, "998")
     assert db.session.query(UsageRecord).order_by(UsageRecord.id.desc()).first().status == 400
+
+
+def told(response: Any) -> dict[str, Any]:
+    """The rate as both families of headers tell it, which have to agree."""
+    headers = response.headers
+    name, left, wait = re.fullmatch(r'"([a-z]+)";r=(\d+);t=(\d+)', headers["RateLimit"]).groups()
+    policies = dict(re.findall(r'"([a-z]+)";q=(\d+);w=60(?:, |$)', headers["RateLimit-Policy"]))
+    assert policies[name] == headers["X-RateLimit-Limit"]
+    assert left == headers["X-RateLimit-Remaining"]
+    assert abs(time.time() + int(wait) - int(headers["X-RateLimit-Reset"])) <= 2
+    assert headers.get("Retry-After", wait) == wait
+    return {"tightest": name, "left": int(left), "policies": policies}
+
+
+def test_both_families_of_rate_headers_name_every_limit_and_tell_the_tighter_one(
+    client: FlaskClient, restricted: Callable[..., Secret], alice: Person
+) -> None:
+    workspaces.set_plan(alice.workspace, "enterprise", requests_per_minute=5, actor=alice.actor)
+    own, plain = restricted(requests_per_minute=3), restricted()
+    both = {"key": "3", "workspace": "5"}
+
+    def ask(secret: Secret) -> dict[str, Any]:
+        return told(client.get("/v1/models", headers=bearer(secret)))
+
+    assert ask(plain) == {"tightest": "workspace", "left": 4, "policies": {"workspace": "5"}}
+    assert ask(own) == {"tightest": "key", "left": 2, "policies": both}
+    assert [ask(plain)["left"] for _ in range(2)] == [2, 1]
+    # The key has one more than the workspace by now.
+    assert ask(own) == {"tightest": "workspace", "left": 0, "policies": both}
+    refused = client.get("/v1/models", headers=bearer(own))
+    assert refused.status_code == 429
+    assert told(refused) == {"tightest": "workspace", "left": 0, "policies": both}
+    # A refusal before the rate check counts nothing and tells as much.
+    missing = client.get("/v1/usage", headers=bearer(own))
+    assert missing.status_code == 429
+    assert ask(plain) == {"tightest": "workspace", "left": 0, "policies": {"workspace": "5"}}
 
 
 def test_a_key_s_own_rate_counts_beside_the_plan_s_and_the_tighter_is_told(
