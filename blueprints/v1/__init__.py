@@ -26,11 +26,11 @@ def add_rate_headers(response: Response) -> Response:
     rate: RateState | None = g.get("rate")
     if rate is not None:
         headers = response.headers
-        headers["X-RateLimit-Limit"] = str(rate.limit)
-        headers["X-RateLimit-Remaining"] = str(rate.remaining)
-        headers["X-RateLimit-Reset"] = str(math.ceil(rate.reset_at))
-        headers["RateLimit-Policy"] = f'"workspace";q={rate.limit};w=60'
-        headers["RateLimit"] = f'"workspace";r={rate.remaining};t={rate.retry_after}'
+        headers.add("X-RateLimit-Limit", str(rate.limit))
+        headers.add("X-RateLimit-Remaining", str(rate.remaining))
+        headers.add("X-RateLimit-Reset", str(math.ceil(rate.reset_at)))
+        headers.add("RateLimit-Policy", f'"workspace";q={rate.limit};w=60')
+        headers.add("RateLimit", f'"workspace";r={rate.remaining};t={rate.retry_after}')
     return response
 
 
