@@ -38,6 +38,7 @@ from blueprints import (
     workspace,
 )
 from blueprints.mail_texts import mail_renderer
+from blueprints.portal import Portal
 from blueprints.template_tools import init_templates
 from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
@@ -71,18 +72,17 @@ def create_app(settings: config.Settings | None = None) -> Flask:
     for sentence in settings.unknown:
         structlog.get_logger("settings").warning(sentence)
 
-    app = Flask(__name__, instance_path=str(settings.instance_path), static_folder=None)
+    app = Portal(__name__, instance_path=str(settings.instance_path), static_folder=None)
     app.config.from_mapping(flask_settings(settings))
     # An address with two slashes is no other spelling of one; a redirect would go where the Host header says.
     app.url_map.merge_slashes = False
-    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-        app.wsgi_app, x_for=settings.trusted_proxies, x_proto=settings.trusted_proxies, x_host=settings.trusted_proxies
-    )
+    trust_proxies(app, settings.trusted_proxies)
     hooks.init_app(app)
     errors.init_app(app)
     made = make_parts(settings, app)
     parts.install(app.extensions, made)
-    bind_extensions(app, made)
+    with app.for_pages_only():
+        bind_extensions(app, made)
     init_templates(app)
     assets.init_app(app)
     for blueprint in (
@@ -144,6 +144,13 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "PUBLIC_URL": settings.public_url,
         "SALES_EMAIL": settings.sales_email,
     }
+
+
+def trust_proxies(app: Flask, number: int) -> None:
+    """Believe what so many proxies in front say in the X-Forwarded headers."""
+    if number:
+        trusting = ProxyFix(app.wsgi_app, x_for=number, x_proto=number, x_host=number)
+        app.wsgi_app = trusting  # type: ignore[method-assign]
 
 
 def bind_extensions(app: Flask, made: parts.Parts) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import exc as database_errors
 from werkzeug.exceptions import HTTPException
 
 from blueprints.hooks import is_api
+from blueprints.portal import PortalResponse
 from extensions import db, limiter
 from services.errors import (
     DatabaseAway,
@@ -131,7 +132,7 @@ def _json(error: PortalError) -> Response:
     }
     # A key sent in the wrong place is not told back, as the name of a model or of a field.
     told = each_text(body, hide_keys)
-    return Response(orjson.dumps(told, default=str), error.status, content_type="application/json")
+    return PortalResponse(orjson.dumps(told, default=str), error.status, content_type="application/json")
 
 
 def _page_or_text(error: PortalError) -> Response:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from typing import Any
 
-import structlog
 from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
-from services import metrics
+from services import logs, metrics
 from services.errors import InvalidRequest
-
-_log = structlog.get_logger("request")
 
 # No inline script and no inline style anywhere, so no nonce is needed.
 CONTENT_SECURITY_POLICY = (
@@ -46,51 +44,57 @@ def init_app(app: Flask) -> None:
 
 def is_api() -> bool:
     """Tell whether this request is answered in the JSON shape of ``/v1``."""
-    return request.path.startswith("/v1/") or request.path == "/v1" or bool(g.get("api"))
+    path = request.path
+    return path.startswith("/v1/") or path == "/v1" or bool(g.get("api"))
 
 
 def _begin() -> None:
     g.request_id = "req_" + secrets.token_hex(12)
     g.started = time.perf_counter()
-    host = request.environ.get("HTTP_HOST", "")
+    environ = request.environ
+    host = environ.get("HTTP_HOST", "")
     # RFC 9112, section 3.2: exactly one Host that is one. The server hands on two of them as an empty one.
-    if not _HOST.fullmatch(host) and not (host == "" and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"):
+    if not _HOST.fullmatch(host) and not (host == "" and environ.get("SERVER_PROTOCOL") == "HTTP/1.0"):
         raise InvalidRequest("The request needs exactly one valid Host header.")
 
 
 def _refuse_unstorable_text() -> None:
     """Refuse NUL characters in addresses and forms: PostgreSQL cannot hold them and nobody can type them."""
-    found = "\0" in request.path or "\0" in request.query_string.decode("latin-1") or "%00" in request.full_path
-    if not found and not is_api() and request.method == "POST":
+    query = request.query_string
+    found = "\0" in request.path or b"\0" in query or b"%00" in query or "%00" in request.path
+    if not found and request.method == "POST" and not is_api():
         found = any("\0" in text for values in request.form.listvalues() for text in values)
     if found:
         raise InvalidRequest("The request holds a NUL character.")
 
 
 def _finish(response: Response) -> Response:
-    _read_to_the_end()
+    # Asked for once, because each of these costs a look at the context.
+    asked, known, api = request._get_current_object(), g._get_current_object(), is_api()  # type: ignore[attr-defined]
+    _read_to_the_end(asked)
     headers = response.headers
-    headers["X-Request-Id"] = g.get("request_id", "")
-    headers["X-Content-Type-Options"] = "nosniff"
+    headers["X-Request-Id"] = known.get("request_id", "")
+    headers.add("X-Content-Type-Options", "nosniff")
     if current_app.config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = _TRANSPORT_SECURITY
-    if is_api():
+    if api:
         headers["Cache-Control"] = "no-store"
     else:
         _add_page_headers(response)
-    _count(response)
-    _write_log_line(response)
+    seconds = time.perf_counter() - known.started if "started" in known else None
+    _count(asked, response, api, seconds)
+    _write_log_line(asked, response, known, seconds)
     return response
 
 
-def _read_to_the_end() -> None:
+def _read_to_the_end(asked: Request) -> None:
     """Take what is left of a request that was refused before it was read.
 
     A server closes the connection when it answers with a part of the request still on the way, and the client then
     may see a broken pipe where our answer should be. A large body is not worth the wait.
     """
-    if 0 < (request.content_length or 0) <= _MOST_TO_TAKE_BYTES:
-        request.stream.read()
+    if 0 < (asked.content_length or 0) <= _MOST_TO_TAKE_BYTES:
+        asked.stream.read()
 
 
 def _add_page_headers(response: Response) -> None:
@@ -100,36 +104,39 @@ def _add_page_headers(response: Response) -> None:
     headers["X-Frame-Options"] = "DENY"
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=()"
-    if not _is_asset():
+    if not _is_asset(request):
         headers["Cache-Control"] = "no-store"
 
 
-def _is_asset() -> bool:
-    return request.endpoint == "assets.show"
+def _is_asset(asked: Request) -> bool:
+    return asked.endpoint == "assets.show"
 
 
-def _count(response: Response) -> None:
-    rule = request.url_rule.rule if request.url_rule else "none"
-    metrics.REQUESTS.add(rule, _CLASSES.get(response.status_code // 100, "other"))
-    if "started" in g:
-        metrics.REQUEST_SECONDS.observe(time.perf_counter() - g.started, rule if is_api() else "pages")
-    if response.status_code == 429:
-        metrics.LIMITER_REFUSALS.add("v1" if is_api() else "pages")
+def _count(asked: Request, response: Response, api: bool, seconds: float | None) -> None:
+    rule, status = asked.url_rule.rule if asked.url_rule else "none", response.status_code
+    metrics.REQUESTS.add(rule, _CLASSES.get(status // 100, "other"))
+    if seconds is not None:
+        metrics.REQUEST_SECONDS.observe(seconds, rule if api else "pages")
+    if status == 429:
+        metrics.LIMITER_REFUSALS.add("v1" if api else "pages")
 
 
-def _write_log_line(response: Response) -> None:
-    call = g.get("call")
-    write = _log.debug if _is_asset() or (request.path in _SELF_TALK and response.status_code < 400) else _log.info
-    write(
-        "request",
-        request_id=g.get("request_id"),
-        method=request.method,
-        # Never the query: people put keys into it, though it opens nothing.
-        path=request.path,
-        status=response.status_code,
-        code=g.get("error_code"),
-        duration_ms=round((time.perf_counter() - g.started) * 1000, 1) if "started" in g else None,
-        address=request.remote_addr,
-        workspace=call.key.workspace_id if call else None,
-        key=call.key.key_id if call else None,
+def _write_log_line(asked: Request, response: Response, known: Any, seconds: float | None) -> None:
+    call = known.get("call")
+    status, path = response.status_code, asked.path
+    quiet = _is_asset(asked) or (path in _SELF_TALK and status < 400)
+    logs.write_request(
+        {
+            "request_id": known.get("request_id"),
+            "method": asked.method,
+            # Never the query: people put keys into it, though it opens nothing.
+            "path": path,
+            "status": status,
+            "code": known.get("error_code"),
+            "duration_ms": None if seconds is None else round(seconds * 1000, 1),
+            "address": asked.remote_addr,
+            "workspace": call.key.workspace_id if call else None,
+            "key": call.key.key_id if call else None,
+        },
+        quiet=quiet,
     )

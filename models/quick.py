@@ -8,13 +8,13 @@ belong together, ``Quick.act`` commits them at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Delete, Dialect, Engine, Insert, Select, Update, bindparam, create_engine, func, select
-from sqlalchemy import exc as sqlalchemy_errors
+from sqlalchemy import Delete, Dialect, Engine, Insert, NullPool, Select, Update, bindparam, create_engine, func, select
 
 _POSTGRESQL_CONNECTIONS = 8
 _WAIT_SECONDS = 10
@@ -46,12 +46,10 @@ class _Compiled:
     def __init__(self, statement: Statement, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
         self.sql = str(compiled)
-        self.names = compiled.positiontup if compiled.positional else None
-        self._in = {
-            name: process
-            for name, bind in compiled.binds.items()
-            if (process := bind.type.dialect_impl(dialect).bind_processor(dialect)) is not None
-        }
+        self._positional = compiled.positional
+        names = compiled.positiontup if compiled.positional else compiled.binds
+        assert names is not None
+        self._in = [(name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in names]
         # Values that stand in the statement itself.
         self._fixed = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         columns = statement.selected_columns if isinstance(statement, Select) else ()
@@ -62,34 +60,97 @@ class _Compiled:
         ]
 
     def parameters(self, values: Mapping[str, Any]) -> Any:
-        all_values = {**self._fixed, **values} if self._fixed else values
-        given = {name: self._in[name](value) if name in self._in else value for name, value in all_values.items()}
-        return given if self.names is None else [given[name] for name in self.names]
+        if self._fixed:
+            values = {**self._fixed, **values}
+        if self._positional:
+            return [values[name] if change is None else change(values[name]) for name, change in self._in]
+        return {name: values[name] if change is None else change(values[name]) for name, change in self._in}
 
     def row(self, found: Any) -> list[Any] | None:
         if found is None:
             return None
         row = list(found)
         for place, process in self._out:
-            row[place] = process(row[place])
+            if row[place] is not None:
+                row[place] = process(row[place])
         return row
+
+
+class _Kept:
+    """The connections of the driver that one process keeps: the one used last comes first, and no more than ``most``.
+
+    SQLAlchemy's own pool costs as much for each statement as a small statement itself.
+    """
+
+    def __init__(self, connect: Callable[[], Any], most: int) -> None:
+        self._connect = connect
+        self._most = most
+        self._idle: list[Any] = []
+        self.begin_anew()
+
+    @property
+    def in_use(self) -> int:
+        return self._most - self._turns.qsize()
+
+    def take(self) -> Any:
+        """Return a connection, a new one if none is idle. Raises queue.Empty when all are in use for too long."""
+        self._turns.get(timeout=_WAIT_SECONDS)
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        try:
+            return self._connect()
+        except BaseException:
+            self._turns.put(None)
+            raise
+
+    def give_back(self, connection: Any) -> None:
+        self._idle.append(connection)
+        self._turns.put(None)
+
+    def drop(self, connection: Any) -> None:
+        """Close a connection in use that is of no use any more."""
+        self._turns.put(None)
+        with suppress(Exception):
+            connection.close()
+
+    def close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            with suppress(Exception):
+                connection.close()
+
+    def begin_anew(self) -> None:
+        """Forget all connections without closing one: after a fork they are the parent's."""
+        _inherited.extend(self._idle)
+        self._idle = []
+        self._turns: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._most):
+            self._turns.put(None)
 
 
 class Quick:
     """The kept connections of one process: one for SQLite, where it doubles as a queue of writers, a few elsewhere."""
 
     def __init__(self, url: str) -> None:
-        sqlite = url.startswith("sqlite")
-        self.engine: Engine = create_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=1 if sqlite else _POSTGRESQL_CONNECTIONS,
-            max_overflow=0,
-            pool_timeout=_WAIT_SECONDS,
-            pool_reset_on_return=None,
-            hide_parameters=True,
+        self._engine: Engine = create_engine(
+            url, isolation_level="AUTOCOMMIT", poolclass=NullPool, hide_parameters=True
         )
+        self._dialect = self._engine.dialect
+        self._kept = _Kept(self._connect, 1 if url.startswith("sqlite") else _POSTGRESQL_CONNECTIONS)
+        driver: Any = self._dialect.dbapi
+        self._operational_errors = (driver.OperationalError, driver.InterfaceError, driver.InternalError)
         _alive.add(self)
+
+    @property
+    def in_use(self) -> int:
+        """How many connections are at work now."""
+        return self._kept.in_use
+
+    def close(self) -> None:
+        """Close the idle connections; the next statement opens one."""
+        self._kept.close_idle()
 
     def one(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any] | None:
         """Return the first row of a SELECT, or None. Raises DatabaseUnavailable."""
@@ -106,33 +167,60 @@ class Quick:
         self._run(statement, values, rows=0)
 
     def _run(self, statement: Prepared, values: Mapping[str, Any], *, rows: int) -> Any:
-        compiled = statement.compiled(self.engine.dialect)
+        compiled = statement.compiled(self._dialect)
         parameters = compiled.parameters(values)
+        connection, cursor = self._execute(compiled.sql, parameters)
+        try:
+            if rows == 0:
+                return None
+            if rows == 1:
+                return compiled.row(cursor.fetchone())
+            return [compiled.row(row) for row in cursor.fetchall()]
+        except self._operational_errors as error:
+            raise DatabaseUnavailable from error
+        finally:
+            cursor.close()
+            self._kept.give_back(connection)
+
+    def _execute(self, sql: str, parameters: Any) -> tuple[Any, Any]:
+        """Carry out a statement and return the connection, which the caller must give back, and its cursor."""
         # A kept connection may have died while it lay idle, so a lost one is replaced once.
         for last_try in (False, True):
-            try:
-                connection = self.engine.raw_connection()
-            except (*self._operational_errors, sqlalchemy_errors.TimeoutError) as error:
-                raise DatabaseUnavailable from error
+            connection = self._take()
             try:
                 cursor = connection.cursor()
-                cursor.execute(compiled.sql, parameters)
-                if rows == 0:
-                    return None
-                if rows == 1:
-                    return compiled.row(cursor.fetchone())
-                return [compiled.row(row) for row in cursor.fetchall()]
+                cursor.execute(sql, parameters)
+                return connection, cursor
             except self._operational_errors as error:
-                lost = self.engine.dialect.is_disconnect(error, connection.driver_connection, None)
-                if lost:
-                    # The others in the pool died with it.
-                    connection.invalidate(error)
-                    self.engine.dispose()
-                if not lost or last_try:
+                if not self._was_lost(connection, error) or last_try:
                     raise DatabaseUnavailable from error
-            finally:
-                connection.close()
+            except BaseException:
+                self._kept.give_back(connection)
+                raise
         raise AssertionError("the second try returns or raises")
+
+    def _was_lost(self, connection: Any, error: Any) -> bool:
+        """Give back a connection that failed, or drop it if it is lost, and say which."""
+        if not self._dialect.is_disconnect(error, connection, None):
+            self._kept.give_back(connection)
+            return False
+        self._kept.drop(connection)
+        # The others died with it.
+        self._kept.close_idle()
+        return True
+
+    def _take(self) -> Any:
+        try:
+            return self._kept.take()
+        except (*self._operational_errors, Empty) as error:
+            raise DatabaseUnavailable from error
+
+    def _connect(self) -> Any:
+        # SQLAlchemy makes it, with all that it sets up, and leaves it to us.
+        made = self._engine.raw_connection()
+        connection = made.driver_connection
+        made.detach()
+        return connection
 
     @contextmanager
     def act(self) -> Iterator[Act]:
@@ -141,51 +229,31 @@ class Quick:
         On SQLite no other act runs meanwhile; on PostgreSQL the act says what it has to have for itself. Raises
         DatabaseUnavailable.
         """
-        connection = self._begin()
-        act = Act(connection.cursor(), self.engine.dialect)
+        connection, cursor = self._execute("BEGIN IMMEDIATE" if self._dialect.name == "sqlite" else "BEGIN", ())
+        done = False
         try:
-            yield act
-            act.cursor.execute("COMMIT")
+            yield Act(cursor, self._dialect)
+            cursor.execute("COMMIT")
+            done = True
         except self._operational_errors as error:
-            self._undo(connection, act)
             raise DatabaseUnavailable from error
-        except BaseException:
-            self._undo(connection, act)
-            raise
         finally:
-            connection.close()
+            if done or self._undone(cursor):
+                self._kept.give_back(connection)
+            else:
+                # Whoever had it next would work inside this transaction.
+                self._kept.drop(connection)
 
-    def _begin(self) -> Any:
-        # As in _run: a kept connection that died while it lay idle is replaced once.
-        for last_try in (False, True):
-            try:
-                connection = self.engine.raw_connection()
-            except (*self._operational_errors, sqlalchemy_errors.TimeoutError) as error:
-                raise DatabaseUnavailable from error
-            try:
-                connection.cursor().execute("BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN")
-                return connection
-            except self._operational_errors as error:
-                lost = self.engine.dialect.is_disconnect(error, connection.driver_connection, None)
-                if lost:
-                    connection.invalidate(error)
-                    self.engine.dispose()
-                connection.close()
-                if not lost or last_try:
-                    raise DatabaseUnavailable from error
-        raise AssertionError("the second try returns or raises")
-
-    def _undo(self, connection: Any, act: Act) -> None:
+    def _undone(self, cursor: Any) -> bool:
         try:
-            act.cursor.execute("ROLLBACK")
-        except self._operational_errors as error:
-            # Whoever had it next would work inside this transaction.
-            connection.invalidate(error)
+            cursor.execute("ROLLBACK")
+        except self._operational_errors:
+            return False
+        return True
 
-    @property
-    def _operational_errors(self) -> tuple[Any, ...]:
-        driver: Any = self.engine.dialect.dbapi
-        return (driver.OperationalError, driver.InterfaceError, driver.InternalError)
+    def begin_anew(self) -> None:
+        """Forget the connections of the parent in a forked process."""
+        self._kept.begin_anew()
 
 
 class Act:
@@ -223,11 +291,13 @@ class Act:
 _LOCK = Prepared(select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name")))))
 
 _alive: WeakSet[Quick] = WeakSet()
+# Kept, so that the end of a forked process's copy does not end the parent's connection.
+_inherited: list[Any] = []
 
 
 def _forget_inherited_connections() -> None:
     for quick in _alive:
-        quick.engine.dispose(close=False)
+        quick.begin_anew()
 
 
 # A connection must not be shared with the parent of a forked worker.

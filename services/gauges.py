@@ -11,7 +11,7 @@ from services.parts import parts
 
 def sample() -> None:
     """Bring the gauges of this process up to date."""
-    metrics.CONNECTIONS.set(_in_use(parts().quick.engine.pool), "v1")
+    metrics.CONNECTIONS.set(parts().quick.in_use, "v1")
     metrics.CONNECTIONS.set(_in_use(db.engine.pool), "pages")
     states = list(parts().breakers.states().values())
     for state in ("open", "half_open"):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import sys
 from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import structlog
 
 _HIDDEN = "[hidden]"
+_NOT_OURS = ("method", "path", "address")
 _SECRET_FIELDS = re.compile(r"password|secret|token|authorization|api_key$|cookie|credential", re.IGNORECASE)
 # Our keys under any prefix, and those of providers.
 _KEY = re.compile(r"\b(?:[a-z][a-z0-9]{1,15}_(?:sk|pk)_(?:test_)?[0-9A-Za-z]{8,}|sk-[0-9A-Za-z_-]{8,})")
@@ -30,6 +34,10 @@ _SECRET_PATTERNS = (
     re.compile(r"(?i)(?<=%2finvitations%2f)[0-9A-Za-z_-]+"),
     re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"),
 )
+
+
+_requests = structlog.get_logger("request")
+_plain_requests = False
 
 
 def configure(log_format: str, log_level: str = "info") -> None:
@@ -71,11 +79,37 @@ def configure(log_format: str, log_level: str = "info") -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    global _plain_requests
+    _plain_requests = log_format == "json" and log_level in ("debug", "info")
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(log_level.upper())
     # Its progress is of no interest at every start.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def write_request(fields: dict[str, Any], *, quiet: bool = False) -> None:
+    """Write the line of one request, at debug level when it is ``quiet``.
+
+    What structlog and logging make of an entry costs a sixth of a whole call to ``/v1``, so this one line is made
+    here, where it is plain JSON at info level. It is cleaned as every other is: of its fields only the method and the
+    path are a caller's words, and the address may be a proxy's.
+    """
+    if quiet or not _plain_requests:
+        (_requests.debug if quiet else _requests.info)("request", **fields)
+        return
+    for name in _NOT_OURS:
+        fields[name] = _cleaned(fields[name])
+    at = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    line = {**fields, "event": "request", "logger": "request", "level": "info", "timestamp": at}
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(json.dumps(line) + "\n")
+
+
+@lru_cache(maxsize=1024)
+def _cleaned(text: str | None) -> str | None:
+    cleaned: str | None = clean(text)
+    return cleaned
 
 
 def _is_ours_or_weighty(record: logging.LogRecord) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import http.client
 import threading
 import time
 import warnings
@@ -25,6 +24,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
 
 from services.errors import PermissionRefused, ServiceUnavailable
 from services.gateway.connections import Connections, Origin
+from services.gateway.wire import Response
 from services.secret import Secret
 
 # Providers go on calling Ed25519 by its older name.
@@ -253,13 +253,23 @@ class OidcProvider:
                 connection.wait_seconds, connection.until = _TOTAL_SECONDS, until
                 connection.send(head.encode("latin-1") + b"\r\n", body)
                 response = connection.answer(method)
-                content = response.read(_MOST_BYTES)
+                content = _whole(response)
             finally:
                 connection.close()
             answer = orjson.loads(content)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise _away(type(error).__name__) from error
         return response.status, answer if isinstance(answer, dict) else {}
+
+
+def _whole(response: Response) -> bytes:
+    """Return the body. Raises ValueError for one that is longer than any answer of a provider."""
+    content = b""
+    for piece in response.pieces():
+        content += piece
+        if len(content) > _MOST_BYTES:
+            raise ValueError("too long")
+    return content
 
 
 class _Kept:

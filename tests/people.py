@@ -78,7 +78,7 @@ def app(environment: dict[str, str]) -> Iterator[Flask]:
         yield app
         db.session.remove()
         db.engine.dispose()
-        parts().quick.engine.dispose()
+        parts().quick.close()
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ def add_rate_headers(response: Response) -> Response:
     verdict: Verdict | None = g.get("verdict")
     if verdict is not None and verdict.rate is not None:
         rate, headers = verdict.rate, response.headers
-        headers["X-RateLimit-Limit"] = str(rate.limit)
-        headers["X-RateLimit-Remaining"] = str(rate.remaining)
-        headers["X-RateLimit-Reset"] = str(math.ceil(rate.reset_at))
-        headers["RateLimit-Policy"] = policy(verdict.limits)
+        headers.add("X-RateLimit-Limit", str(rate.limit))
+        headers.add("X-RateLimit-Remaining", str(rate.remaining))
+        headers.add("X-RateLimit-Reset", str(math.ceil(rate.reset_at)))
+        headers.add("RateLimit-Policy", policy(verdict.limits))
         # A refusal has told its seconds already; a moment later it may be one less.
         seconds = verdict.details.get("retry_after") or rate.retry_after
-        headers["RateLimit"] = f'"{verdict.tightest}";r={rate.remaining};t={seconds}'
+        headers.add("RateLimit", f'"{verdict.tightest}";r={rate.remaining};t={seconds}')
     return response
 
 

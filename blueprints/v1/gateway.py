@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Response, g, request
 
+from blueprints.portal import PortalResponse
 from blueprints.v1 import bp
 from blueprints.v1.auth import bearer_required, current_call
 from blueprints.v1.body import read_body, requested_model
@@ -16,6 +17,7 @@ from services.permissions import Scope
 
 # Which beta of OpenAI's API is meant, and which site and app OpenRouter lists the call under. Nothing else is passed.
 PASSED_ON = ("OpenAI-Beta", "HTTP-Referer", "X-Title")
+_PASSED_ON = {name: "HTTP_" + name.upper().replace("-", "_") for name in PASSED_ON}
 _LONGEST_HEADER = 300
 
 
@@ -26,7 +28,7 @@ _LONGEST_HEADER = 300
 @bearer_required(Scope.CHAT_WRITE, model=requested_model)
 def relay_call(name: str) -> Response:
     reply = relay.answer(current_call(), ENDPOINTS[name], read_body(), _passed_on())
-    response = Response(reply.body, reply.status, reply.headers, content_type=reply.content_type)
+    response = PortalResponse(reply.body, reply.status, reply.headers, content_type=reply.content_type)
     if isinstance(reply.body, Stream):
         # A proxy in front must pass each event on as it comes.
         response.headers["X-Accel-Buffering"] = "no"
@@ -44,23 +46,30 @@ def add_route_headers(response: Response) -> Response:
     """Tell which model and provider it came to, on refusals too as far as that was known."""
     call: Call | None = g.get("call")
     if call is not None and call.provider is not None:
-        response.headers["X-Arka-Provider"] = call.provider
-        response.headers["X-Arka-Model"] = _header_text(call.model or "")
+        headers = response.headers
+        headers.add("X-Arka-Provider", call.provider)
+        headers.add("X-Arka-Model", _header_text(call.model or ""))
         if call.route_reason is not None:
-            response.headers["X-Arka-Route-Reason"] = _header_text(call.route_reason)
+            headers.add("X-Arka-Route-Reason", _header_text(call.route_reason))
     return response
 
 
 def _passed_on() -> dict[str, str]:
     """Return the headers that may reach the provider; one that is no plain text is left out."""
-    given = {name: request.headers.get(name) for name in PASSED_ON}
+    environ = request.environ
     return {
         name: value
-        for name, value in given.items()
-        if value and len(value) <= _LONGEST_HEADER and value.isascii() and value.isprintable()
+        for name, variable in _PASSED_ON.items()
+        if (value := environ.get(variable))
+        and len(value) <= _LONGEST_HEADER
+        and value.isascii()
+        and value.isprintable()
     }
 
 
 def _header_text(text: str) -> str:
     """Return what a header can hold of a text that a caller made up."""
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:_LONGEST_HEADER])
+    text = text[:_LONGEST_HEADER]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import orjson
 from flask import Response
 
+from blueprints.portal import PortalResponse
 from models import ApiKey, ProviderKey
 from services import keys, provider_keys, rotation
 from services.rate_limits import RateState
@@ -16,7 +17,7 @@ from services.restrictions import as_dict
 
 
 def json_response(value: Mapping[str, object], status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, content_type="application/json")
+    return PortalResponse(orjson.dumps(value), status, content_type="application/json")
 
 
 def empty_response() -> Response:

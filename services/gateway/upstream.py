@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ssl
 import time
 import zlib
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from services.gateway.connections import Connection, Connections, Origin
+from services.gateway.wire import Response
 from services.secret import Secret
 
 # An answer that is taken whole is kept in memory.
@@ -44,18 +44,18 @@ class TooLarge(Exception):
 class Answer:
     """A provider's answer whose body has not been read yet. Close it, or read it to its end."""
 
-    def __init__(self, response: http.client.HTTPResponse, connection: Connection, pool: Connections) -> None:
+    def __init__(self, response: Response, connection: Connection, pool: Connections) -> None:
         self.status = response.status
-        self.content_type = response.getheader("Content-Type") or "application/json"
-        self.retry_after = response.getheader("Retry-After")
-        self._coding = (response.getheader("Content-Encoding") or "identity").strip().lower()
+        self.content_type = response.header("content-type") or "application/json"
+        self.retry_after = response.header("retry-after")
+        self._coding = (response.header("content-encoding") or "identity").strip().lower()
         self._response = response
         self._connection = connection
         self._pool = pool
         self._open = True
 
     def header(self, name: str) -> str | None:
-        return self._response.getheader(name)
+        return self._response.header(name.lower())
 
     def read(self, most: int | None = None) -> bytes:
         """Return the body, or its first ``most`` bytes.
@@ -88,28 +88,18 @@ class Answer:
         if not self._open:
             return
         self._open = False
-        response = self._response
-        complete = response.isclosed() or response.length == 0
-        keep = complete and not response.will_close
-        response.close()
-        if keep:
+        if self._response.leaves_connection:
             self._pool.give_back(self._connection)
         else:
             self._connection.close()
 
     def _raw_chunks(self) -> Iterator[bytes]:
-        response = self._response
         try:
-            while chunk := response.read1(_CHUNK_BYTES):
-                yield chunk
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            yield from self._response.pieces()
+        except (OSError, ValueError) as error:
             # What is left of it must not be taken for the answer to the next request.
-            response.will_close = True
+            self._response.will_close = True
             raise _unreachable(error) from error
-        if response.length:
-            # http.client tells only of chunks that break off.
-            response.will_close = True
-            raise Unreachable(_BROKEN)
 
     def _unzipped(self) -> Iterator[bytes]:
         """Unpack an answer of a provider that compresses although it was asked not to."""
@@ -180,7 +170,7 @@ class Upstream:
                 connection.send(request.head, request.body)
                 sent = True
             return Answer(connection.answer(request.method), connection, self._connections)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, ValueError) as error:
             connection.close()
             raise _unreachable(error, taken=sent) from error
 

@@ -57,7 +57,7 @@ class Operator:
     def close(self) -> None:
         with self._app.app_context():
             db.engine.dispose()
-            parts().quick.engine.dispose()
+            parts().quick.close()
 
 
 def end(port: int, admin: str, key_id: str, act: str) -> None:

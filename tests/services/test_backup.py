@@ -102,7 +102,7 @@ def another(environment: dict[str, str], url: str, tmp_path: Path, **changes: st
         yield app
         db.session.remove()
         db.engine.dispose()
-        parts().quick.engine.dispose()
+        parts().quick.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -143,7 +143,7 @@ def test_a_running_process_opens_and_seals_with_a_key_that_another_one_added(
         vault_rotation.reseal_all()
         db.session.remove()
         db.engine.dispose()
-        parts().quick.engine.dispose()
+        parts().quick.close()
     save(people[1], "sk-saved-afterwards")
     assert vault_rotation.rows_by_key() == {new: 4}
     assert opened(people[0]) == key_of(0)
