@@ -9,7 +9,7 @@ import time
 import structlog
 from flask import Flask, Response, current_app, g, request
 
-from services import metrics
+from services import metrics, stopping
 from services.errors import InvalidRequest
 
 _log = structlog.get_logger("request")
@@ -62,6 +62,9 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = g.get("request_id", "")
     headers["X-Content-Type-Options"] = "nosniff"
+    if stopping.has_begun():
+        # The next request on this connection had better find another process.
+        headers["Connection"] = "close"
     if current_app.config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = _TRANSPORT_SECURITY
     if is_api():

@@ -18,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 _IDLE_CONNECTIONS = 256
 # Providers close what lies idle after a minute or more; an older one is not worth the risk.
@@ -94,6 +95,12 @@ class Connection:
         with contextlib.suppress(OSError):
             self._stream.close()
 
+    def interrupt(self) -> None:
+        """Let whoever waits for it, in another thread, find it broken."""
+        with contextlib.suppress(OSError):
+            # Not TLS's own way, which would wait for the other side.
+            socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
+
     def _bound(self) -> None:
         seconds = self.wait_seconds
         if self.until is not None:
@@ -123,6 +130,7 @@ class Connections:
         self._connect_seconds = connect_seconds
         self._context = ssl.create_default_context()
         self._idle: dict[Origin, deque[Connection]] = {}
+        self._all: WeakSet[Connection] = WeakSet()
         self._lock = threading.Lock()
 
     def take_idle(self, origin: Origin) -> Connection | None:
@@ -149,7 +157,17 @@ class Connections:
         except BaseException:
             plain.close()
             raise
-        return Connection(origin, stream)
+        connection = Connection(origin, stream)
+        with self._lock:
+            self._all.add(connection)
+        return connection
+
+    def interrupt(self) -> None:
+        """Break every connection, at work or idle."""
+        with self._lock:
+            found = list(self._all)
+        for connection in found:
+            connection.interrupt()
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose answer was read to its end."""
