@@ -45,6 +45,8 @@ from services.master_keys import MasterKeyFile
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.vault import Vault
+# How long a page waits for one of its process's connections to the database.
+_POOL_SECONDS = 5
 
 
 def create_app(settings: config.Settings | None = None) -> Flask:
@@ -112,7 +114,7 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "MAX_CONTENT_LENGTH": settings.max_body_mb * 1_000_000,
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         # An exception's text must not hold what was to be stored.
-        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
+        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True, "pool_timeout": _POOL_SECONDS},
         "RATELIMIT_STORAGE_URI": settings.ratelimit_storage_uri,
         "RATELIMIT_STORAGE_OPTIONS": {"wrap_exceptions": True},
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": settings.ratelimit_fallback == "memory",

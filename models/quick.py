@@ -16,8 +16,12 @@ from weakref import WeakSet
 from sqlalchemy import Delete, Dialect, Engine, Insert, Select, Update, bindparam, create_engine, func, select
 from sqlalchemy import exc as sqlalchemy_errors
 
+from models import postgresql
+from models.sqlite import BUSY_TIMEOUT_SECONDS
+
 _POSTGRESQL_CONNECTIONS = 8
-_WAIT_SECONDS = 10
+# Statements take milliseconds: whoever waits for longer than this waits for a database that hangs.
+_POSTGRESQL_WAIT_SECONDS = 3
 
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
@@ -85,9 +89,10 @@ class Quick:
             isolation_level="AUTOCOMMIT",
             pool_size=1 if sqlite else _POSTGRESQL_CONNECTIONS,
             max_overflow=0,
-            pool_timeout=_WAIT_SECONDS,
+            pool_timeout=BUSY_TIMEOUT_SECONDS if sqlite else _POSTGRESQL_WAIT_SECONDS,
             pool_reset_on_return=None,
             hide_parameters=True,
+            connect_args={} if sqlite else postgresql.hot_path(),
         )
         _alive.add(self)
 
@@ -128,8 +133,11 @@ class Quick:
                     # The others in the pool died with it.
                     connection.invalidate(error)
                     self.engine.dispose()
-                if not lost or last_try:
+                if not lost or last_try or isinstance(error, postgresql.WaitedTooLong):
                     raise DatabaseUnavailable from error
+            except self._integrity_error as error:
+                # The first try was lost after it had been carried out, or it was never to be.
+                raise (DatabaseUnavailable if last_try else error) from error
             finally:
                 connection.close()
         raise AssertionError("the second try returns or raises")
@@ -171,7 +179,7 @@ class Quick:
                     connection.invalidate(error)
                     self.engine.dispose()
                 connection.close()
-                if not lost or last_try:
+                if not lost or last_try or isinstance(error, postgresql.WaitedTooLong):
                     raise DatabaseUnavailable from error
         raise AssertionError("the second try returns or raises")
 
@@ -181,6 +189,11 @@ class Quick:
         except self._operational_errors as error:
             # Whoever had it next would work inside this transaction.
             connection.invalidate(error)
+
+    @property
+    def _integrity_error(self) -> Any:
+        driver: Any = self.engine.dialect.dbapi
+        return driver.IntegrityError
 
     @property
     def _operational_errors(self) -> tuple[Any, ...]:
