@@ -20,7 +20,8 @@ from flask.cli import with_appcontext
 
 import config
 from commands.tools import refusals_told
-from services import accounts, first_start, instance_lock
+from extensions import db
+from services import accounts, first_start, instance_lock, schema
 
 _START_SECONDS = 30
 # A server that dies at once, time after time, is started again more and more slowly.
@@ -39,7 +40,7 @@ def command(settings: config.Settings) -> click.Command:
         _refuse_taken_port(settings)
         try:
             with instance_lock.serving(settings.instance_path) as lock:
-                flask_migrate.upgrade()
+                _bring_up_to_date()
                 sys.exit(_Server(settings, lock).run(lambda: _welcome(settings)))
         except instance_lock.InUse:
             raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
@@ -102,6 +103,21 @@ class _Server:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
         return False
+
+
+def _bring_up_to_date() -> None:
+    """Upgrade the database, unless a newer version has: then this one serves on, as it does in a rolling upgrade."""
+    with db.engine.connect() as connection:
+        found = schema.revision_of(connection)
+    db.engine.dispose()
+    if found is None or schema.is_known(found):
+        flask_migrate.upgrade()
+        return
+    click.echo(
+        f"Note: a newer version of the portal has changed the database (it is at {found}, which is unknown here). "
+        "This one serves on; bring it to the same version soon.",
+        err=True,
+    )
 
 
 def _refuse_taken_port(settings: config.Settings) -> None:

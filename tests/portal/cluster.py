@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,12 @@ def running_cluster(storage: dict[str, str], nodes: int = 2, **settings: str) ->
     """Yield a cluster with alice's workspace, whose plan is as good as unlimited."""
     with contextlib.ExitStack() as stack:
         given = {**SHARED, **storage, **settings}
-        portals = [stack.enter_context(running_portal(given, workers=2)) for _ in range(nodes)]
+        # At the same moment, on an empty database.
+        starting = [running_portal(given, workers=2) for _ in range(nodes)]
+        with ThreadPoolExecutor() as at_once:
+            portals = list(at_once.map(lambda portal: portal.__enter__(), starting))
+        for one in starting:
+            stack.push(one)
         portals[0].command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
         portals[0].command("workspace", "set-plan", "alice", "enterprise", "--requests-per-minute", "1000000")
         port = stack.enter_context(running_nginx([portal.port for portal in portals]))
@@ -87,14 +93,17 @@ def running_nginx(nodes: list[int]) -> Iterator[int]:
 def fitted(nodes: list[int], port: int, folder: Path) -> str:
     """The example's own file, with the addresses of a test."""
     text = (EXAMPLE / "nginx.conf").read_text()
-    servers = re.findall(r"^ +server 10\.77\.0\.\d+:5000 .*\n", text, re.MULTILINE)
-    assert len(servers) == 2
-    ours = "".join(re.sub(r"10\.77\.0\.\d+:5000", f"127.0.0.1:{node}", servers[0]) for node in nodes)
+    found = re.findall(r"^ +server 10\.77\.0\.\d+:5000 .*\n", text, re.MULTILINE)
+    assert len(found) == 2
+    server = found[0].replace("fail_timeout=3s", "fail_timeout=1s")
+    ours = "".join(re.sub(r"10\.77\.0\.\d+:5000", f"127.0.0.1:{node}", server) for node in nodes)
     temporary = "".join(
         f"{name}_temp_path {folder};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    # A second in place of three, so that a node has drained after two.
     for given, used in (
-        ("".join(servers), ours),
+        (" keepalive_timeout 3s;", " keepalive_timeout 1s;"),
+        ("".join(found), ours),
         ("listen 8080;", f"listen 127.0.0.1:{port};"),
         ("pid /run/nginx.pid;", f"pid {folder}/nginx.pid;"),
         ("http {\n", "http {\n" + temporary),
