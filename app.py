@@ -45,6 +45,7 @@ from services.master_keys import MasterKeyFile
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.vault import Vault
+
 # How long a page waits for one of its process's connections to the database.
 _POOL_SECONDS = 5
 

@@ -87,7 +87,7 @@ def _connect(dialect: Any, _record: Any, arguments: Any, given: dict[str, Any]) 
         "idle_in_transaction_session_timeout": _IDLE_IN_TRANSACTION_SECONDS * 1000,
         **_SERVER_KEEPALIVES,
     }
-    ours = {
+    ours: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS,
         **_KEEPALIVES,
         "options": " ".join(f"-c {name}={value}" for name, value in options.items()),

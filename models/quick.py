@@ -128,12 +128,7 @@ class Quick:
                     return compiled.row(cursor.fetchone())
                 return [compiled.row(row) for row in cursor.fetchall()]
             except self._operational_errors as error:
-                lost = self.engine.dialect.is_disconnect(error, connection.driver_connection, None)
-                if lost:
-                    # The others in the pool died with it.
-                    connection.invalidate(error)
-                    self.engine.dispose()
-                if not lost or last_try or isinstance(error, postgresql.WaitedTooLong):
+                if not self._was_lost(connection, error) or last_try:
                     raise DatabaseUnavailable from error
             except self._integrity_error as error:
                 # The first try was lost after it had been carried out, or it was never to be.
@@ -174,14 +169,21 @@ class Quick:
                 connection.cursor().execute("BEGIN IMMEDIATE" if self.engine.dialect.name == "sqlite" else "BEGIN")
                 return connection
             except self._operational_errors as error:
-                lost = self.engine.dialect.is_disconnect(error, connection.driver_connection, None)
-                if lost:
-                    connection.invalidate(error)
-                    self.engine.dispose()
+                lost = self._was_lost(connection, error)
                 connection.close()
-                if not lost or last_try or isinstance(error, postgresql.WaitedTooLong):
+                if not lost or last_try:
                     raise DatabaseUnavailable from error
         raise AssertionError("the second try returns or raises")
+
+    def _was_lost(self, connection: Any, error: Any) -> bool:
+        """Drop a connection that is no good any more, and tell whether it may have been so before we asked."""
+        if not self.engine.dialect.is_disconnect(error, connection.driver_connection, None):
+            return False
+        # The others in the pool died with it.
+        connection.invalidate(error)
+        self.engine.dispose()
+        # Who has waited so long had better be told, and what he asked for may yet be done.
+        return not isinstance(error, postgresql.WaitedTooLong)
 
     def _undo(self, connection: Any, act: Act) -> None:
         try:

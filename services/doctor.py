@@ -79,7 +79,9 @@ def _schema() -> Iterator[Finding]:
     if found == wanted:
         yield Finding(True, f"at {found}, the newest")
     elif found is not None and not schema.is_known(found):
-        yield Finding(False, f"at {found}, which a newer version of the portal has made: bring this one to that version")
+        yield Finding(
+            False, f"at {found}, which a newer version of the portal has made: bring this one to that version"
+        )
     else:
         yield Finding(False, f"at {found or 'nothing'}, not at {wanted}: run `flask --app app db upgrade`")
 

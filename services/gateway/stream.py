@@ -47,10 +47,7 @@ class Stream:
             raise StopIteration
         seen = self._reader.seen
         try:
-            if not seen.finished:
-                stopping.check()
-            while not (ready := self._reader.feed(next(self._chunks))):
-                pass
+            ready = self._next_ready()
         except StopIteration:
             return self._last(None if seen.finished else self._cut_off())
         except stopping.Stopping as error:
@@ -62,6 +59,13 @@ class Stream:
             unsettled = self._settle_once(None if seen.error is None else "provider_error")
             if unsettled is not None:
                 return self._last(unsettled)
+        return ready
+
+    def _next_ready(self) -> bytes:
+        if not self._reader.seen.finished:
+            stopping.check()
+        while not (ready := self._reader.feed(next(self._chunks))):
+            pass
         return ready
 
     def _cut_off(self, reason: str = "it stopped before its end") -> PortalError:

@@ -37,7 +37,9 @@ def breaks(before: MetaData, after: MetaData) -> list[str]:
             if old is not None and str(old.type) != str(column.type):
                 found.append(f"{table.name}.{column.name} was {old.type} and is {column.type}")
         new = _uniques(now) - _uniques(table)
-        found += [f"{table.name} has to be unique in {names}" for names in new if set(names) <= set(table.columns.keys())]
+        found += [
+            f"{table.name} has to be unique in {names}" for names in new if set(names) <= set(table.columns.keys())
+        ]
     return found
 
 

@@ -95,6 +95,8 @@ class Load:
             except (OSError, http.client.HTTPException) as error:
                 outcome = repr(error)
                 connection.close()
+            # Enough of them, and room for nodes that start.
+            time.sleep(0.01)
             with self._lock:
                 self.outcomes[outcome] += 1
                 if outcome == "200":
