@@ -23,8 +23,6 @@ VARIABLE = "ARKA_TEST_DATABASE"
 _WANTED = os.environ.get(VARIABLE, "")
 GROWN = _WANTED.startswith("postgresql")
 _ON_BOTH = {"database_url", "storage"}
-# Unit tests of services choose their database themselves, or have none.
-_WITH_PORTAL = ("house", "pages", "portal", "v1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,11 +40,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_run(item: pytest.Item) -> bool:
-    """Tell whether a run without the variable carries this out on PostgreSQL, or where no portal is."""
+    """Tell whether a run without the variable carries this out on PostgreSQL, or there is no database in it."""
     if _WANTED != "postgresql-rest":
         return False
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    return bool(_ON_BOTH & set(parameters)) or item.path.parent.name not in _WITH_PORTAL
+    names = set(getattr(item, "fixturenames", ()))
+    if _ON_BOTH & set(getattr(getattr(item, "callspec", None), "params", {})) or names & {"postgres", "postgres_url"}:
+        return True
+    return item.path.parent.name != "portal" and not names & {"app", "one_database_url"}
 
 
 @pytest.fixture(params=["postgresql"] if GROWN else ["sqlite", "postgresql"])
