@@ -59,6 +59,9 @@ from services.relying_party import relying_party
 from services.sessions import LONGEST
 from services.vault import Vault
 
+# How long a page waits for one of its process's connections to the database.
+_POOL_SECONDS = 5
+
 
 def create_app(settings: config.Settings | None = None) -> Flask:
     """Make the portal from its settings, by default those of the environment and of ``.env``.
@@ -133,7 +136,7 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "MAX_CONTENT_LENGTH": settings.max_body_mb * 1_000_000,
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         # An exception's text must not hold what was to be stored.
-        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True},
+        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True, "pool_timeout": _POOL_SECONDS},
         "RATELIMIT_STORAGE_URI": f"{guarded_storage.SCHEME}://",
         "RATELIMIT_STRATEGY": "moving-window",
         "WTF_CSRF_TIME_LIMIT": None,

@@ -213,6 +213,15 @@ class Settings:
     threads: int = _setting(
         _number(1, 4096), "512", "Most requests that one process works on at once; a stream takes one throughout."
     )
+    drain_seconds: int = _setting(
+        _number(0, 600),
+        "0",
+        "How long the portal still takes new requests after it was told to stop, while `/readyz` answers 503, so that "
+        "a proxy can send callers elsewhere.",
+    )
+    stop_seconds: int = _setting(
+        _number(1, 3600), "30", "How long requests and streams in flight then have to finish, before they are cut off."
+    )
     public_url: str = _setting(
         _http_url,
         None,

@@ -12,8 +12,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from multiprocessing.util import Finalize
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from flask import Flask
 from granian import Granian
@@ -22,25 +25,27 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from app import create_app, load_settings
-from services import metrics, server_processes, settling
+from services import metrics, server_processes, settling, stopping
 from services.background import Background
+from services.parts import parts
 from services.tasks import TASKS
 
 _PR_SET_PDEATHSIG = 1
 # A client that has not sent its headers by then is not going to.
 _HEADER_MILLISECONDS = 15_000
-# What is in flight when the server is told to stop may take this long to finish.
-_STOP_SECONDS = 30
+# For a worker that does not end although everything in flight was cut off.
+_LAST_SECONDS = 5
 
 
 def main() -> None:
-    """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
+    """Serve until told to stop: SIGTERM ends it after the requests in flight, SIGINT does so without a wait before."""
     settings = load_settings()
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
     metrics.begin_anew(settings.instance_path)
     # Until granian has set a worker's own handlers, it would swallow a signal with its parent's.
     os.register_at_fork(after_in_child=_heed_signals)
-    Granian(
+    stopping.prepare()
+    server = Granian(
         "server:application",
         factory=True,
         interface=Interfaces.WSGI,
@@ -55,9 +60,28 @@ def main() -> None:
         http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
         respawn_failed_workers=True,
         respawn_interval=0.2,
-        workers_kill_timeout=_STOP_SECONDS,
+        workers_kill_timeout=settings.stop_seconds + _LAST_SECONDS,
         log_level=LogLevels.error,
-    ).serve()
+    )
+    server.on_startup(lambda: _stop_in_order(server, settings.drain_seconds))
+    server.serve()
+
+
+def _stop_in_order(server: Any, drain_seconds: float) -> None:
+    """Take SIGTERM over from granian, which has just set its own: it is to come after the time to drain."""
+    at_once = signal.getsignal(signal.SIGTERM)
+    assert callable(at_once)
+    end = threading.Timer(drain_seconds + stopping.DOOR_SECONDS, at_once, (signal.SIGTERM, None))
+    end.daemon = True
+
+    def begin(_number: int, _frame: FrameType | None) -> None:
+        if end.ident is None:
+            # The signal may have come to all processes of the group.
+            server.respawn_failed_workers = False
+            stopping.tell_workers()
+            end.start()
+
+    signal.signal(signal.SIGTERM, begin)
 
 
 def application() -> Flask:
@@ -66,10 +90,14 @@ def application() -> Flask:
     if main_process is not None and main_process.pid is not None:
         # A worker that is just starting does not heed SIGTERM yet.
         end_with(main_process.pid, signal.SIGKILL)
-    app = create_app()
+    settings = load_settings()
+    app = create_app(settings)
     metrics.share(Path(app.instance_path))
     background = Background(app, TASKS)
     background.start()
+    with app.app_context():
+        cut_off = parts().upstream.interrupt
+    stopping.heed(settings.drain_seconds, settings.stop_seconds, cut_off)
     # When the last request is answered. A process of multiprocessing ends without what atexit knows.
     Finalize(None, _leave, (app, background), exitpriority=0)
     return app

@@ -6,7 +6,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from blueprints.guards import public
-from services import gauges, metrics
+from services import gauges, metrics, stopping
 from services.errors import AuthenticationFailed, PermissionRefused
 from services.parts import parts
 from services.restrictions import is_loopback
@@ -30,7 +30,10 @@ def alive() -> Response:
 def ready() -> Response:
     found = parts().readiness.look()
     works = all(finding.works for finding in found.values())
-    body = {"ready": works, "checks": {name: finding.word for name, finding in found.items()}}
+    checks = {name: finding.word for name, finding in found.items()}
+    if stopping.has_begun():
+        works, checks = False, checks | {"server": "is stopping"}
+    body = {"ready": works, "checks": checks}
     return Response(orjson.dumps(body), 200 if works else 503, content_type="application/json")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, Request, Response, current_app, g, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
-from services import logs, metrics
+from services import logs, metrics, stopping
 from services.errors import InvalidRequest
 
 # No inline script and no inline style anywhere, so no nonce is needed.
@@ -75,6 +75,9 @@ def _finish(response: Response) -> Response:
     headers = response.headers
     headers["X-Request-Id"] = known.get("request_id", "")
     headers.add("X-Content-Type-Options", "nosniff")
+    if stopping.has_begun():
+        # The next request on this connection had better find another process.
+        headers["Connection"] = "close"
     if current_app.config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = _TRANSPORT_SECURITY
     if api:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +20,8 @@ from flask.cli import with_appcontext
 
 import config
 from commands.tools import refusals_told
-from services import accounts, first_start, instance_lock
+from extensions import db
+from services import accounts, first_start, instance_lock, schema
 
 _START_SECONDS = 30
 # A server that dies at once, time after time, is started again more and more slowly.
@@ -38,7 +40,7 @@ def command(settings: config.Settings) -> click.Command:
         _refuse_taken_port(settings)
         try:
             with instance_lock.serving(settings.instance_path) as lock:
-                flask_migrate.upgrade()
+                _bring_up_to_date()
                 sys.exit(_Server(settings, lock).run(lambda: _welcome(settings)))
         except instance_lock.InUse:
             raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
@@ -54,14 +56,15 @@ class _Server:
         # The server holds it as well, so that no restore begins while a worker is left.
         self._lock = lock
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
+        self._forced = False
 
     def run(self, welcome: Callable[[], str]) -> int:
         """Serve until told to stop, greet once it answers, and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         failures, greeted = 0, False
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = time.monotonic()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "server", str(os.getpid())], cwd=config.ROOT, pass_fds=(self._lock,)
@@ -70,33 +73,51 @@ class _Server:
                 click.echo(welcome())
                 greeted = True
             status = self._process.wait()
-            if self._stopping:
-                return 0
+            if self._stopping.is_set():
+                break
             if not greeted:
                 click.echo("The server did not start; the lines above say why.", err=True)
                 return status or 1
             failures = 0 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
             pause = _RESTART_PAUSES[min(failures, len(_RESTART_PAUSES)) - 1] if failures else 0
             click.echo(f"The server ended with status {status}; it is started again in {pause} s.", err=True)
-            time.sleep(pause)
-        return 0
+            self._stopping.wait(pause)
+        return 1 if self._forced else 0
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+        """Let the server finish what is in flight; told a second time, end it at once."""
+        self._forced = self._stopping.is_set()
+        self._stopping.set()
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+            # Its workers end with it.
+            self._process.send_signal(signal.SIGKILL if self._forced else signal.SIGTERM)
 
     def _wait_until_up(self) -> bool:
         assert self._process is not None
         url = f"http://{_local_address(self._settings.host)}:{self._settings.port}/healthz"
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None and not self._stopping:
+        while time.monotonic() < deadline and self._process.poll() is None and not self._stopping.is_set():
             try:
                 with urllib.request.urlopen(url, timeout=2):
                     return True
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
         return False
+
+
+def _bring_up_to_date() -> None:
+    """Upgrade the database, unless a newer version has: then this one serves on, as it does in a rolling upgrade."""
+    with db.engine.connect() as connection:
+        found = schema.revision_of(connection)
+    db.engine.dispose()
+    if found is None or schema.is_known(found):
+        flask_migrate.upgrade()
+        return
+    click.echo(
+        f"Note: a newer version of the portal has changed the database (it is at {found}, which is unknown here). "
+        "This one serves on; bring it to the same version soon.",
+        err=True,
+    )
 
 
 def _refuse_taken_port(settings: config.Settings) -> None:

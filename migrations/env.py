@@ -11,6 +11,7 @@ from flask import current_app
 from sqlalchemy import Connection, text
 
 from extensions import db
+from models import postgresql
 from models.base import UTCDateTime, Words
 from services import audit_chain
 
@@ -37,8 +38,17 @@ def run(connection: Connection) -> None:
     """
     if not connection.in_transaction():
         connection.begin()
+    with postgresql.unbounded(connection):
+        _run(connection)
+
+
+def _run(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
+        # Another node's upgrade may take long.
+        before = connection.scalar(text("SHOW lock_timeout"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+        connection.execute(text(f"SET LOCAL lock_timeout = '{before}'"))
     applied: set[str] = set()
 
     def note(*, step: MigrationInfo, **_: Any) -> None:

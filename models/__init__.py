@@ -1,6 +1,6 @@
 """The tables, one file per noun. Importing this package makes them all known to SQLAlchemy."""
 
-from models import sqlite  # noqa: F401 - its listeners set up every SQLite connection
+from models import postgresql, sqlite  # noqa: F401 - their listeners set up every connection
 from models.access_request import AccessRequest
 from models.api_key import ApiKey, ApiKeySecret, KeyFingerprint
 from models.audit_event import AuditCheck, AuditEvent, AuditHead

@@ -16,8 +16,12 @@ from weakref import WeakSet
 
 from sqlalchemy import Delete, Dialect, Engine, Insert, NullPool, Select, Update, bindparam, create_engine, func, select
 
+from models import postgresql
+from models.sqlite import BUSY_TIMEOUT_SECONDS
+
 _POSTGRESQL_CONNECTIONS = 8
-_WAIT_SECONDS = 10
+# Statements take milliseconds: whoever waits for longer than this waits for a database that hangs.
+_POSTGRESQL_WAIT_SECONDS = 3
 
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
@@ -82,9 +86,10 @@ class _Kept:
     SQLAlchemy's own pool costs as much for each statement as a small statement itself.
     """
 
-    def __init__(self, connect: Callable[[], Any], most: int) -> None:
+    def __init__(self, connect: Callable[[], Any], most: int, wait_seconds: float) -> None:
         self._connect = connect
         self._most = most
+        self._wait_seconds = wait_seconds
         self._idle: list[Any] = []
         self.begin_anew()
 
@@ -94,7 +99,7 @@ class _Kept:
 
     def take(self) -> Any:
         """Return a connection, a new one if none is idle. Raises queue.Empty when all are in use for too long."""
-        self._turns.get(timeout=_WAIT_SECONDS)
+        self._turns.get(timeout=self._wait_seconds)
         try:
             return self._idle.pop()
         except IndexError:
@@ -134,13 +139,22 @@ class Quick:
     """The kept connections of one process: one for SQLite, where it doubles as a queue of writers, a few elsewhere."""
 
     def __init__(self, url: str) -> None:
+        sqlite = url.startswith("sqlite")
         self._engine: Engine = create_engine(
-            url, isolation_level="AUTOCOMMIT", poolclass=NullPool, hide_parameters=True
+            url,
+            isolation_level="AUTOCOMMIT",
+            poolclass=NullPool,
+            hide_parameters=True,
+            connect_args={} if sqlite else postgresql.hot_path(),
         )
         self._dialect = self._engine.dialect
-        self._kept = _Kept(self._connect, 1 if url.startswith("sqlite") else _POSTGRESQL_CONNECTIONS)
+        if sqlite:
+            self._kept = _Kept(self._connect, 1, BUSY_TIMEOUT_SECONDS)
+        else:
+            self._kept = _Kept(self._connect, _POSTGRESQL_CONNECTIONS, _POSTGRESQL_WAIT_SECONDS)
         driver: Any = self._dialect.dbapi
         self._operational_errors = (driver.OperationalError, driver.InterfaceError, driver.InternalError)
+        self._integrity_error = driver.IntegrityError
         _alive.add(self)
 
     @property
@@ -194,20 +208,26 @@ class Quick:
             except self._operational_errors as error:
                 if not self._was_lost(connection, error) or last_try:
                     raise DatabaseUnavailable from error
+            except self._integrity_error as error:
+                self._kept.give_back(connection)
+                # The first try was lost after it had been carried out, or it was never to be.
+                raise (DatabaseUnavailable if last_try else error) from error
             except BaseException:
                 self._kept.give_back(connection)
                 raise
         raise AssertionError("the second try returns or raises")
 
     def _was_lost(self, connection: Any, error: Any) -> bool:
-        """Give back a connection that failed, or drop it if it is lost, and say which."""
+        """Give back a connection that failed, or drop it if it is lost; tell whether it may have been so before we
+        asked."""
         if not self._dialect.is_disconnect(error, connection, None):
             self._kept.give_back(connection)
             return False
         self._kept.drop(connection)
         # The others died with it.
         self._kept.close_idle()
-        return True
+        # Who has waited so long had better be told, and what he asked for may yet be done.
+        return not isinstance(error, postgresql.WaitedTooLong)
 
     def _take(self) -> Any:
         try:

@@ -21,6 +21,7 @@ from sqlalchemy import exc as database_errors
 from extensions import db
 from models import MailMessage, ServerProcess
 from models.base import now
+from models.postgresql import unbounded
 from services import backup_file, instance_lock, provider_keys, rows, schema
 from services.backup_file import Manifest, Reader
 from services.errors import InvalidRequest
@@ -92,7 +93,7 @@ def _snapshot() -> Iterator[Connection]:
     engine = db.engine
     if engine.dialect.name == "postgresql":
         engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with engine.connect() as connection:
+    with engine.connect() as connection, unbounded(connection):
         yield connection
 
 
@@ -211,7 +212,7 @@ def _replace_everything(scratch: Connection) -> None:
     tables = schema.tables_at(schema.head()).sorted_tables
     # A read that this process has begun would be in our own way.
     db.session.remove()
-    with db.engine.connect() as target:
+    with db.engine.connect() as target, unbounded(target):
         if target.dialect.name == "sqlite":
             # It has to be said before the transaction; the scratch database has been checked.
             target.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]

@@ -15,7 +15,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
-from services import audit_checks, provider_check, sealing, vault_rotation
+from services import audit_checks, provider_check, schema, sealing, vault_rotation
 from services.gateway.provider_answers import UNREACHABLE
 from services.parts import parts
 from services.rate_limits import StoreUnavailable
@@ -78,6 +78,10 @@ def _schema() -> Iterator[Finding]:
         found = db.session.scalar(text("SELECT version_num FROM alembic_version"))
     if found == wanted:
         yield Finding(True, f"at {found}, the newest")
+    elif found is not None and not schema.is_known(found):
+        yield Finding(
+            False, f"at {found}, which a newer version of the portal has made: bring this one to that version"
+        )
     else:
         yield Finding(False, f"at {found or 'nothing'}, not at {wanted}: run `flask --app app db upgrade`")
 

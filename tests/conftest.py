@@ -6,5 +6,6 @@ pytest_plugins = [
     "tests.neighbours.network_guard",
     "tests.neighbours.skips",
     "tests.neighbours.fixtures",
+    "tests.neighbours.storage",
     "tests.people",
 ]

@@ -59,12 +59,13 @@ class SeparateClient(FlaskClient):
 
 
 @pytest.fixture
-def environment(tmp_path: Path, database_url: str) -> dict[str, str]:
+def environment(tmp_path: Path, database_url: str, limits_of_run: dict[str, str]) -> dict[str, str]:
     """The settings of the portal under test; a test may change them before it asks for ``app``."""
     return {
         "ARKA_INSTANCE_PATH": str(tmp_path / "instance"),
         "ARKA_DATABASE_URL": database_url,
         "ARKA_WORKERS": "2",
+        **limits_of_run,
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from services import metrics, provider_keys
+from services import metrics, provider_keys, stopping
 from services.errors import PortalError
 from services.gateway import bodies, faults, sse
 from services.gateway.endpoints import Endpoint
@@ -148,6 +148,7 @@ class _Attempt:
 
     def carry_out(self) -> Told | Begun:
         """Return the answer. Raises _Failed."""
+        stopping.check()
         key = self._key()
         pause = self._tools.breakers.refused_for(self._breaker)
         if pause:
@@ -155,6 +156,8 @@ class _Attempt:
         try:
             return self._answer(key)
         except Unreachable as error:
+            # It was us who broke it off, not the provider.
+            stopping.check()
             self._tools.breakers.failed(self._breaker)
             self._note(UNREACHABLE, error.reason)
             # A call that was taken and then not answered in time may still be at work: another provider may be asked,

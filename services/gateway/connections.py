@@ -15,6 +15,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from services.gateway.wire import Response
 
@@ -87,6 +88,12 @@ class Connection:
         self._bound()
         return self._stream.recv(most)
 
+    def interrupt(self) -> None:
+        """Let whoever waits for it, in another thread, find it broken."""
+        with contextlib.suppress(OSError):
+            # Not TLS's own way, which would wait for the other side.
+            socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
+
     def _bound(self) -> None:
         seconds = self.wait_seconds
         if self.until is not None:
@@ -105,6 +112,7 @@ class Connections:
         self._connect_seconds = connect_seconds
         self._context = ssl.create_default_context()
         self._idle: dict[Origin, deque[Connection]] = {}
+        self._all: WeakSet[Connection] = WeakSet()
         self._lock = threading.Lock()
 
     def take_idle(self, origin: Origin) -> Connection | None:
@@ -131,7 +139,17 @@ class Connections:
         except BaseException:
             plain.close()
             raise
-        return Connection(origin, stream)
+        connection = Connection(origin, stream)
+        with self._lock:
+            self._all.add(connection)
+        return connection
+
+    def interrupt(self) -> None:
+        """Break every connection, at work or idle."""
+        with self._lock:
+            found = list(self._all)
+        for connection in found:
+            connection.interrupt()
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose answer was read to its end."""

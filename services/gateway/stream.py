@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from services import metrics
+from services import metrics, stopping
 from services.errors import PortalError, ProviderFailed
 from services.gateway import faults, sse
 from services.gateway.endpoints import Seen
@@ -50,10 +50,11 @@ class Stream:
             raise StopIteration
         seen = self._reader.seen
         try:
-            while not (ready := self._reader.feed(next(self._chunks))):
-                pass
+            ready = self._next_ready()
         except StopIteration:
             return self._last(None if seen.finished else self._cut_off())
+        except stopping.Stopping as error:
+            return self._last(error)
         except Unreachable as error:
             return self._last(self._cut_off(error.reason))
         if seen.finished:
@@ -63,7 +64,16 @@ class Stream:
                 return self._last(unsettled)
         return ready
 
+    def _next_ready(self) -> bytes:
+        if not self._reader.seen.finished:
+            stopping.check()
+        while not (ready := self._reader.feed(next(self._chunks))):
+            pass
+        return ready
+
     def _cut_off(self, reason: str = "it stopped before its end") -> PortalError:
+        if stopping.time_is_up():
+            return stopping.Stopping()
         if self._reader.seen.error is not None:
             return faults.broken_stream(self._reader.seen.error, self._key)
         return ProviderFailed(f"The provider's answer broke off: {reason}.", code="provider_unreachable")

@@ -155,6 +155,10 @@ class Upstream:
                     raise
         return self._ask(self._connect(origin, request), request)
 
+    def interrupt(self) -> None:
+        """Break off all that is being asked: the process has to end."""
+        self._connections.interrupt()
+
     def _connect(self, origin: Origin, request: _Request) -> Connection:
         try:
             return self._connections.open(origin, request.seconds_left())

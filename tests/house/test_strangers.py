@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -175,9 +174,9 @@ _CHANGING = re.compile(r"req_[0-9a-f]{24}|name=\"csrf_token\"[^>]*")
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """What is asked here is the same for every database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 @pytest.fixture

@@ -20,15 +20,22 @@ START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
 
+def default_storage() -> dict[str, str]:
+    """Return where a portal that is told nothing keeps its data; a run on PostgreSQL puts another in this place."""
+    return {}
+
+
 class Portal:
     """A portal with a port and an instance folder of its own. It can be stopped and started again."""
 
     def __init__(self, settings: Mapping[str, str], folder: Path, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        own = {} if "ARKA_DATABASE_URL" in settings else default_storage()
         self.environment = _environment(folder) | {
             "ARKA_INSTANCE_PATH": str(folder / "instance"),
             "ARKA_PORT": str(port),
+            **own,
             **settings,
         }
         self.instance_path = Path(self.environment["ARKA_INSTANCE_PATH"])

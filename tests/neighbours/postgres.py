@@ -98,6 +98,23 @@ class Postgres:
         finally:
             self.start()
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let every process of the server stand still for the length of a ``with`` block; connections stay open."""
+        assert self._process is not None
+        # Each serving process has a process group of its own, so they are found by their parent.
+        stopped = [self._process.pid]
+        os.kill(self._process.pid, signal.SIGSTOP)
+        stopped += processes.children_of(self._process.pid)
+        try:
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -129,6 +129,16 @@ def stop(process: subprocess.Popen[bytes], *signals: signal.Signals, patience_se
     return status
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes whose parent this one is (Linux)."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.name))
+    return found
+
+
 @contextlib.contextmanager
 def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     """Make a folder that is removed at the end, also when the test run is killed."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
@@ -19,9 +17,9 @@ CODE = "Fix this Python traceback: KeyError"
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: the page reads one row."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: the page reads one row."""
+    return one_database_url
 
 
 def connect(alice: Person, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +27,9 @@ FULL_KEY = re.compile(r"^arka_[sp]k_(test_)?[0-9A-Za-z]{32}$")
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what a browser adds does not depend on the database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: what a browser adds does not depend on the database."""
+    return one_database_url
 
 
 @pytest.fixture

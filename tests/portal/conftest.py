@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.storage import GROWN
 from tests.portal.calls import PASSWORD
 
 
-@pytest.fixture(params=["embedded", "grown"])
+@pytest.fixture(params=["grown"] if GROWN else ["embedded", "grown"])
 def storage(request: pytest.FixtureRequest) -> dict[str, str]:
     """The settings of both ways to run: SQLite and nothing else, or PostgreSQL and Redis."""
     if request.param == "embedded":

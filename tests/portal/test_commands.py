@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +159,16 @@ def test_a_workspace_s_own_scopes_can_be_defined_by_command(portal: Portal, new_
     assert portal.command(*define, "chat:read", "A resource of the portal.").returncode == 1
     assert portal.command("scope", "list", "--workspace", "alice").stdout == "emails:send\tSend e-mail.\n"
     assert new_key("mailer", "--scope", "emails:send")
+
+
+def test_doctor_names_what_cannot_be_reached_and_nobody_s_password(tmp_path: Path) -> None:
+    settings = {
+        "ARKA_DATABASE_URL": "postgresql://portal:hush-hush@127.0.0.1:1/portal",
+        "ARKA_RATELIMIT_STORAGE_URI": "redis://:hush-hush@127.0.0.1:1",
+    }
+    found = Portal(settings, tmp_path, 1).command("doctor")
+    assert found.returncode == 1
+    failed = {line.split()[1].rstrip(":") for line in found.stdout.splitlines() if line.startswith("FAIL")}
+    assert {"database", "limits", "vault"} <= failed
+    assert "hush" not in found.stdout + found.stderr
+    assert "Traceback" not in found.stderr

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
+import psycopg
+
+from tests.neighbours.fake_provider import OPENAI_KEY, FakeProvider
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.portal.calls import CHAT, HELLO, PASSWORD, call, hammer
@@ -57,3 +61,45 @@ def test_metrics_are_one_sum_over_all_workers_also_after_one_was_killed() -> Non
         portal.stop()
         portal.start()
         assert ANSWERED not in numbers(portal)
+
+
+def test_breakers_and_connections_in_use_are_told_over_all_workers(
+    postgres_url: str, empty_redis_url: str, provider: FakeProvider
+) -> None:
+    settings = {
+        "ARKA_DEMO": "0",
+        "ARKA_DATABASE_URL": postgres_url,
+        "ARKA_RATELIMIT_STORAGE_URI": empty_redis_url,
+        "ARKA_OPENAI_BASE_URL": provider.openai_base_url,
+        "ARKA_PROVIDER_RETRIES": "0",
+        "ARKA_BREAKER_FAILURES": "2",
+        "ARKA_BREAKER_SECONDS": "8",
+    }
+    with running_portal(settings, workers=2) as portal:
+        portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
+        portal.command("workspace", "set-plan", "alice", "agency")
+        portal.command("provider", "set", "--workspace", "alice", "openai", input=OPENAI_KEY)
+        key = portal.command("key", "create", "--workspace", "alice", "--name", "x").stdout.strip()
+
+        def told(series: str) -> float:
+            return numbers(portal).get(series, 0.0)
+
+        def breakers_are(state: str, number: int) -> bool:
+            call(portal.port, key, "POST", CHAT, HELLO)
+            return told(f'arka_breakers{{state="{state}"}}') == number
+
+        provider.fault = "500"
+        assert wait_until(lambda: breakers_are("open", 2), 15), "each worker has its own"
+        provider.fault = None
+        assert wait_until(lambda: breakers_are("open", 0) and breakers_are("half_open", 0), 30)
+
+        in_use = 'arka_database_connections{pool="v1"}'
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("LOCK TABLE api_key IN ACCESS EXCLUSIVE MODE")
+            waiting = [threading.Thread(target=call, args=(portal.port, key)) for _ in range(4)]
+            for thread in waiting:
+                thread.start()
+            assert wait_until(lambda: told(in_use) >= 4, 4.5)
+        for thread in waiting:
+            thread.join(20)
+        assert wait_until(lambda: told(in_use) == 0, 10)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -35,7 +37,9 @@ def send(shared_portal: tuple[Portal, str]) -> Callable[..., bytes]:
 
     def exchange(request: bytes, *, cut: bool = False) -> bytes:
         with socket.create_connection(("127.0.0.1", portal.port), timeout=20) as connection:
-            connection.sendall(request.replace(b"KEY", key.encode()))
+            # It may be refused, and the connection closed, before all of it was sent.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(request.replace(b"KEY", key.encode()))
             if cut:
                 connection.shutdown(socket.SHUT_WR)
             answer = b""
@@ -69,6 +73,66 @@ def test_a_chunked_body_over_the_limit_is_413(send: Callable[..., bytes]) -> Non
     piece = BODY + b" " * (1_000_000 - len(BODY))
     chunks = b"%x\r\n%s\r\n" % (len(piece), piece) + b"".join([b"%x\r\n%s\r\n" % (10**6, b" " * 10**6)] * 10)
     assert status_of(send(post(b"Transfer-Encoding: chunked", body=chunks + b"0\r\n\r\n"))) == 413
+
+
+HALF = BODY[:-20]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"zz\r\n" + BODY + b"\r\n0\r\n\r\n",
+        b"-5\r\nhello\r\n0\r\n\r\n",
+        b"fffffffffffffffff\r\n" + BODY,
+        b"%x\r\n%sX\r\n0\r\n\r\n" % (len(HALF), HALF),
+        b"%x\r\n%s\r\n" % (len(HALF), HALF),
+        b"%x\r\n%s" % (len(BODY) + 1000, HALF),
+        b"\r\n0\r\n\r\n",
+    ],
+    ids=["no number", "negative", "too large a number", "longer than told", "no last chunk", "cut chunk", "no size"],
+)
+def test_broken_chunks_are_never_taken_for_a_whole_body(send: Callable[..., bytes], chunks: bytes) -> None:
+    answer = send(post(b"Transfer-Encoding: chunked", body=chunks), cut=True)
+    assert status_of(answer) in (0, 400)
+    assert answer.count(b"HTTP/1.1 ") <= 1
+
+
+@pytest.mark.parametrize("end", [b"", b"X\r\n0\r\n\r\n", b"\r\n", b"\r\nzz\r\n"])
+def test_what_follows_a_broken_chunk_is_never_a_request(send: Callable[..., bytes], end: bytes) -> None:
+    """The server tells us of broken chunks no more than that there is nothing to come. JSON that is whole says so
+    itself; what matters is that nothing after it is read."""
+    hidden = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    request = b"\r\n".join(
+        [b"POST " + CHAT.encode() + b" HTTP/1.1", b"Host: localhost", KEY, b"Transfer-Encoding: chunked", b"", b""]
+    )
+    answer = send(request + b"%x\r\n%s" % (len(BODY), BODY) + end + hidden, cut=True)
+    assert status_of(answer) in (0, 200, 400)
+    assert answer.count(b"HTTP/1.1 ") <= 1
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: chunked", b"Content-Length: 5"),
+        (b"Content-Length: 5", b"Content-Length: 6"),
+        (b"Content-Length: +5",),
+        (b"Content-Length: 5, 6",),
+        (b"Transfer-Encoding: chunked, identity",),
+        (b"Transfer-Encoding : chunked",),
+        (b"Transfer-Encoding: xchunked",),
+        (b"X-Folded: a\r\n b",),
+    ],
+)
+def test_a_length_that_can_be_read_in_two_ways_gets_one_answer_at_most(
+    send: Callable[..., bytes], headers: tuple[bytes, ...]
+) -> None:
+    """What follows the body by one reading must not be answered as a request of its own."""
+    hidden = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    lines = [b"POST " + CHAT.encode() + b" HTTP/1.1", b"Host: localhost", KEY, *headers]
+    answer = send(b"\r\n".join([*lines, b"", b""]) + hidden, cut=True)
+    assert status_of(answer) in (0, 400, 501)
+    assert answer.count(b"HTTP/1.1 ") <= 1
 
 
 @pytest.mark.parametrize(
@@ -118,14 +182,20 @@ def test_slow_clients_do_not_keep_others_waiting(shared_portal: tuple[Portal, st
     try:
         for connection, half in zip(connections, halves, strict=True):
             connection.sendall(half.replace(b"KEY", key.encode()))
-        answered = threading.Event()
+        answers: list[tuple[int, float]] = []
 
         def ask() -> None:
-            assert call(portal.port, key)[0] == 200
-            answered.set()
+            began = time.monotonic()
+            answers.append((call(portal.port, key)[0], time.monotonic() - began))
 
-        threading.Thread(target=ask, daemon=True).start()
-        assert answered.wait(5)
+        # All of them wait for the best of several, so that a busy machine is not taken for a held up portal.
+        others = [threading.Thread(target=ask, daemon=True) for _ in range(5)]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join(10)
+        assert [status for status, _ in answers] == [200] * 5
+        assert min(seconds for _, seconds in answers) < 2
     finally:
         for connection in connections:
             connection.close()

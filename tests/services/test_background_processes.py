@@ -16,9 +16,9 @@ from tests.neighbours.processes import wait_until
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: that a lease is given once is tested on both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: that a lease is given once is tested on both."""
+    return one_database_url
 
 
 def test_work_is_shared_by_processes_and_taken_over_when_one_is_killed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,9 +69,9 @@ EXPECTED: dict[str, tuple[Told, Told]] = {
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """Nothing here is another on another database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 @pytest.fixture

@@ -36,9 +36,9 @@ STREAMED = ["chat/completions", "completions", "responses"]
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """Nothing here is another on another database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +27,9 @@ def asking(text: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what is rehearsed does not depend on the database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: what is rehearsed does not depend on the database."""
+    return one_database_url
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,9 @@ Mint = Callable[..., keys.Minted]
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: the services are tested on both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: the services are tested on both."""
+    return one_database_url
 
 
 @pytest.fixture

@@ -1,0 +1,273 @@
+"""Minutes of mixed load at four fifths of what the portal can do, while its worker processes are killed at random.
+
+    python -m bench.soak --minutes 10
+    python -m bench.soak --minutes 5 --storage postgresql
+
+Runs on one machine with what the tests run on (``requirements/test.txt``): a fake provider, the portal with two worker
+processes, callers. First it measures how much of the mix is answered at most, then it offers a part of that at a steady
+rate. At the end it says what was promised and what was seen, and fails when a promise was broken:
+
+- no answer of 5xx; a call whose worker was killed breaks off, nothing else does;
+- every call that was answered has its usage row, none has two, none stays open, and no money stays held;
+- no limit is exceeded in any 60 seconds;
+- memory and file handles of the portal do not grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import create_engine, text
+
+import config
+from bench.soak_callers import KEY_LIMIT, Caller, Keys, Seen, Timetable, prepare
+from tests.neighbours import processes
+from tests.neighbours.fake_provider import OPENAI_KEY
+from tests.neighbours.portal import ROOT, Portal, running_portal
+from tests.neighbours.postgres import running_postgres
+from tests.neighbours.valkey import running_valkey
+
+_SATURATING_CALLERS = 16
+_CALLERS = 48
+_SHARE = 0.8
+_SAMPLE_SECONDS = 2.0
+# Kills end before the run does, so that the processes of the end can be seen to keep their size.
+_KILLED_PART = 2 / 3
+_MEBIBYTE = 2**20
+# What counts as growth, over the part without kills, as a share for ten minutes.
+_GROWTH = 0.10
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The portal's processes at a moment: seconds since the beginning, bytes of memory, open files, how many."""
+
+    at: float
+    memory: int
+    files: int
+    processes: int
+
+
+class Watch:
+    """Looks at the portal's processes all the time, and kills a worker now and then while it is told to."""
+
+    def __init__(self, portal: Portal, kill_every: float) -> None:
+        self.samples: list[Sample] = []
+        self.kills = 0
+        self._portal = portal
+        self._kill_every = kill_every
+        self._kill_until = 0.0
+        self._began = time.monotonic()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._look), threading.Thread(target=self._kill)]
+
+    def start(self, kill_seconds: float) -> None:
+        self._began = time.monotonic()
+        self._kill_until = self._began + kill_seconds
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.wait(_SAMPLE_SECONDS):
+            found = family(self._portal.pid)
+            at = time.monotonic() - self._began
+            self.samples.append(Sample(at, sum(map(memory_of, found)), sum(map(files_of, found)), len(found)))
+
+    def _kill(self) -> None:
+        # No worker twice in a moment: that is what a server gives up after, and starts wholly anew.
+        while not self._stop.wait(self._kill_every * random.uniform(0.6, 1.4)):
+            workers = workers_of(self._portal.pid)
+            if time.monotonic() < self._kill_until and len(workers) > 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(random.choice(workers), signal.SIGKILL)
+                    self.kills += 1
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    found = [pid]
+    for one in found:
+        found += processes.children_of(one)
+    return found
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes that answer: the children of the server that the command has started."""
+    return [worker for server in processes.children_of(pid) for worker in processes.children_of(server)]
+
+
+def memory_of(pid: int) -> int:
+    """Return the memory that is its own, in bytes; what forks share counts for each by its part."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:")), 0)
+    return 0
+
+
+def files_of(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return 0
+
+
+# ---- the run
+
+
+@contextlib.contextmanager
+def storage(kind: str) -> Iterator[dict[str, str]]:
+    """Give the settings of where the portal keeps its data."""
+    if kind == "sqlite":
+        yield {}
+        return
+    with running_postgres() as postgres, running_valkey() as valkey:
+        url = postgres.url_of(postgres.create_database())
+        yield {"ARKA_DATABASE_URL": url, "ARKA_RATELIMIT_STORAGE_URI": valkey.url}
+
+
+@contextlib.contextmanager
+def provider() -> Iterator[str]:
+    """Run the fake provider in a process of its own; give its address."""
+    command = [sys.executable, "-m", "tests.neighbours.fake_provider", "--key", OPENAI_KEY, "--event-delay", "0.02"]
+    process = processes.start(
+        command, output=subprocess.PIPE, errors=subprocess.DEVNULL, environment=os.environ, folder=ROOT
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().decode().strip()
+    finally:
+        processes.stop(process, signal.SIGTERM)
+        process.stdout.close()
+
+
+def load(portal: Portal, keys: Keys, callers: int, timetable: Timetable) -> Seen:
+    """Let callers work through a timetable and return what they saw."""
+    found = [Caller(portal.port, keys, timetable) for _ in range(callers)]
+    for caller in found:
+        caller.start()
+    for caller in found:
+        caller.join()
+    return Seen.all_of([caller.seen for caller in found])
+
+
+def rows(portal: Portal, statement: str) -> list[str]:
+    engine = create_engine(config.load(portal.environment).database_url)
+    with engine.connect() as connection:
+        found = [str(row[0]) for row in connection.execute(text(statement))]
+    engine.dispose()
+    return found
+
+
+# ---- the verdict
+
+
+@dataclass(frozen=True)
+class Promise:
+    words: str
+    seen: str
+    kept: bool
+
+
+def judge(portal: Portal, seen: Seen, watch: Watch) -> list[Promise]:
+    """Return what was promised, with what was seen of it."""
+    server_errors = {code: count for code, count in seen.codes.items() if code.startswith("5")}
+    kept = Counter(rows(portal, "SELECT request_id FROM usage_record"))
+    lost = sum(1 for one in seen.answered if one not in kept)
+    twice = sum(1 for count in kept.values() if count > 1)
+    left_open = "SELECT request_id FROM usage_record WHERE ended_at IS NULL"
+    processes.wait_until(lambda: not rows(portal, left_open), 45, 1)
+    unfinished, held = len(rows(portal, left_open)), len(rows(portal, "SELECT request_id FROM spending_hold"))
+    most = most_in_a_window(seen.limited)
+    promises = [
+        Promise("no answer of 5xx", str(server_errors or 0), not server_errors),
+        Promise(
+            "only kills break calls off",
+            f"{seen.broken} of {seen.total:,} calls, {watch.kills} kills",
+            seen.broken <= watch.kills * _CALLERS,
+        ),
+        Promise("usage rows of answered calls lost", f"{lost} of {len(seen.answered):,}", lost == 0),
+        Promise("usage rows kept twice", str(twice), twice == 0),
+        Promise("calls left open, money left held", f"{unfinished}, {held}", unfinished == held == 0),
+        Promise(f"at most {KEY_LIMIT} of the limited key in any 60 s", str(most), most <= KEY_LIMIT),
+    ]
+    return [*promises, *growths(watch)]
+
+
+def most_in_a_window(limited: Sequence[tuple[float, float]], seconds: float = 60.0) -> int:
+    """Return the most calls, as (sent, answered), that certainly were counted within any such window."""
+    calls = sorted(limited)
+    most = 0
+    for place, (began, _) in enumerate(calls):
+        within = [1 for sent, answered in calls[place:] if sent <= began + seconds and answered <= began + seconds]
+        most = max(most, len(within))
+    return most
+
+
+def growths(watch: Watch) -> Iterator[Promise]:
+    """Judge by the samples after the last kill, when every process is the one it was."""
+    last = watch.samples[-1].at if watch.samples else 0.0
+    steady = [sample for sample in watch.samples if sample.at > last * (_KILLED_PART + 0.05)]
+    for name, of, unit in (("memory", lambda one: one.memory / _MEBIBYTE, "MiB"), ("files", lambda one: one.files, "")):
+        if len(steady) < 5:
+            continue
+        numbers = [float(of(sample)) for sample in steady]
+        slope = statistics.linear_regression([sample.at for sample in steady], numbers).slope
+        ten_minutes = slope * 600 / statistics.mean(numbers)
+        shown = f"{numbers[0]:.0f} to {numbers[-1]:.0f} {unit}, slope {slope * 60:+.2f} {unit} a minute"
+        # Half a minute tells of noise alone.
+        kept = steady[-1].at - steady[0].at < 60 or ten_minutes < _GROWTH
+        yield Promise(f"{name} do not grow" if unit == "" else f"{name} does not grow", shown, kept)
+
+
+def report(seen: Seen, promises: Sequence[Promise]) -> None:
+    print(f"{'kind':12} {'calls':>9} {'p50 ms':>8} {'p99 ms':>8}")
+    for kind, times in sorted(seen.seconds.items()):
+        times.sort()
+        p50, p99 = (times[int(len(times) * part)] * 1000 for part in (0.5, 0.99))
+        print(f"{kind:12} {len(times):>9,} {p50:>8.1f} {p99:>8.1f}")
+    print("answers:", ", ".join(f"{code}: {count:,}" for code, count in sorted(seen.codes.items())))
+    for promise in promises:
+        print(f"{'kept  ' if promise.kept else 'BROKEN'}  {promise.words}: {promise.seen}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, report, and return 0 when every promise was kept."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--storage", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--kill-every", type=float, default=15.0, help="seconds between two kills, about")
+    parser.add_argument("--saturate", type=float, default=10.0, help="seconds in which the most is measured")
+    given = parser.parse_args(arguments)
+    with storage(given.storage) as kept, provider() as address:
+        settings = {**kept, "ARKA_DEMO": "0", "ARKA_OPENAI_BASE_URL": f"{address}/v1", "ARKA_LOG_LEVEL": "warning"}
+        with running_portal(settings, workers=2) as portal:
+            keys = prepare(portal)
+            warm = load(portal, keys, _SATURATING_CALLERS, Timetable.as_fast_as_can_be(given.saturate))
+            rate = _SHARE * warm.total / given.saturate
+            print(f"{given.storage}: {warm.total / given.saturate:.0f} calls a second at most; {rate:.0f} offered")
+            watch = Watch(portal, given.kill_every)
+            watch.start(given.minutes * 60 * _KILLED_PART)
+            seen = load(portal, keys, _CALLERS, Timetable.steady(rate, given.minutes * 60))
+            watch.stop()
+            promises = judge(portal, Seen.all_of([warm, seen]), watch)
+            report(seen, promises)
+    return 0 if all(promise.kept for promise in promises) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""On what a test run keeps its data: ``ARKA_TEST_DATABASE`` decides.
+
+- not set: tests that can differ run on SQLite and on PostgreSQL, the others on SQLite, as the portal comes;
+- ``postgresql``: every test runs on PostgreSQL, and counts limits in Valkey, as the portal does when it has grown;
+- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable.
+
+What is about the SQLite files themselves is marked ``embedded`` and left out of the last two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.neighbours import portal
+from tests.neighbours.postgres import Postgres
+from tests.neighbours.valkey import Valkey
+
+VARIABLE = "ARKA_TEST_DATABASE"
+_WANTED = os.environ.get(VARIABLE, "")
+GROWN = _WANTED.startswith("postgresql")
+_ON_BOTH = {"database_url", "storage"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if _WANTED not in ("", "postgresql", "postgresql-rest"):
+        raise pytest.UsageError(f"{VARIABLE} is postgresql, postgresql-rest or not set")
+    config.addinivalue_line("markers", "embedded: about the files of SQLite, so it runs on nothing else")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not GROWN:
+        return
+    left_out = [item for item in items if item.get_closest_marker("embedded") or _has_run(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _has_run(item: pytest.Item) -> bool:
+    """Tell whether a run without the variable carries this out on PostgreSQL, or there is no database in it."""
+    if _WANTED != "postgresql-rest":
+        return False
+    names = set(getattr(item, "fixturenames", ()))
+    if _ON_BOTH & set(getattr(getattr(item, "callspec", None), "params", {})) or names & {"postgres", "postgres_url"}:
+        return True
+    return item.path.parent.name != "portal" and not names & {"app", "one_database_url"}
+
+
+@pytest.fixture(params=["postgresql"] if GROWN else ["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database: the test runs once with each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def one_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, for tests in which the kind hardly matters."""
+    if GROWN:
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+def limits_of_run(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The setting for where limits are counted, if the run wants another than the default."""
+    if GROWN:
+        return {"ARKA_RATELIMIT_STORAGE_URI": request.getfixturevalue("empty_redis_url")}
+    return {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _portals_of_their_own(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Portals that are told of no database get one of the kind that the run wants."""
+    if not GROWN:
+        yield
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    valkey: Valkey = request.getfixturevalue("valkey")
+
+    def fresh() -> dict[str, str]:
+        postgres.start()
+        valkey.start()
+        valkey.empty()
+        url = postgres.url_of(postgres.create_database())
+        return {"ARKA_DATABASE_URL": url, "ARKA_RATELIMIT_STORAGE_URI": valkey.url}
+
+    portal.default_storage = fresh
+    yield

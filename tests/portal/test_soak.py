@@ -1,0 +1,28 @@
+"""The soak runs, and judges as it says. Minutes of it are run by hand: ``python -m bench.soak``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from bench.soak import most_in_a_window
+from config import ROOT
+
+
+@pytest.mark.embedded
+def test_a_few_seconds_of_the_soak_break_no_promise() -> None:
+    command = [sys.executable, "-m", "bench.soak", "--minutes", "0.05", "--saturate", "1", "--kill-every", "1.5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = [line for line in done.stdout.splitlines() if line.startswith("kept")]
+    assert len(kept) >= 6
+    assert "usage rows of answered calls lost: 0 of" in done.stdout
+
+
+def test_a_limit_that_was_exceeded_is_seen() -> None:
+    calls = [(second / 2, second / 2 + 0.1) for second in range(240)]
+    assert most_in_a_window(calls) == 120
+    assert most_in_a_window([*calls, (30.2, 30.3)]) == 121
+    assert most_in_a_window([(0.0, 100.0)]) == 0, "it cannot be known when that was counted"
