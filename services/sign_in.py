@@ -19,6 +19,7 @@ from models.base import now, transaction
 from services import accounts, passkeys, second_factor, security_notices, sessions, sign_in_attempts, workspaces
 from services.actor import Actor
 from services.errors import WrongCredentials
+from services.passkeys import PasskeyRefused
 from services.second_factor import Standing
 from services.secret import Secret
 from services.sign_in_attempts import SECOND_FACTOR
@@ -67,7 +68,8 @@ def first_factor_done(
     """
     with transaction():
         second_factor.lock(user)
-        _refuse_closed(user)
+        if user.closed_at is not None:
+            raise WrongCredentials
         if second_factor.is_on(user):
             attempt = sign_in_attempts.begin(SECOND_FACTOR, user_id=user.id, methods=methods, remembered=remembered)
             return Step(attempt=attempt)
@@ -121,12 +123,13 @@ def with_passkey(
 ) -> Secret:
     """Sign in with a passkey alone, which stands for both factors; return the session's token.
 
-    Raises PasskeyRefused, and WrongCredentials for an account that is closed.
+    Raises PasskeyRefused, also for an account that is closed.
     """
     user = passkeys.use(passkeys.SIGN_IN, challenge, answer, None, lambda found: _actor(found, address, client))
     with transaction():
         second_factor.lock(user)
-        _refuse_closed(user)
+        if user.closed_at is not None:
+            raise PasskeyRefused
         return _begin_session(user, ["passkey"], remembered, address, client)
 
 
@@ -154,9 +157,8 @@ def _finish(attempt_id: str, user: User, method: str, address: str | None, clien
         .where(SignInAttempt.id == attempt_id, SignInAttempt.expires_at > now(), SignInAttempt.tries < MOST_TRIES)
         .returning(SignInAttempt.methods, SignInAttempt.remembered)
     ).first()
-    if taken is None:
+    if taken is None or user.closed_at is not None:
         raise SignInOver
-    _refuse_closed(user)
     methods, remembered = taken
     return _begin_session(user, [*methods, method], remembered, address, client)
 
@@ -193,11 +195,6 @@ def _network(address: str | None) -> str:
     except ValueError:
         return ""
     return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
-
-
-def _refuse_closed(user: User) -> None:
-    if user.closed_at is not None:
-        raise WrongCredentials
 
 
 def _actor(user: User, address: str | None, client: str | None) -> Actor:
