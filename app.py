@@ -37,6 +37,7 @@ from extensions import csrf, db, limiter, login_manager, migrate
 from models.quick import Quick
 from services import logs, parts
 from services.digest import Digester
+from services.form_seal import FormSeal
 from services.gateway.breaker import Breakers
 from services.gateway.providers import provider_table
 from services.gateway.upstream import Upstream
@@ -46,6 +47,8 @@ from services.master_keys import MasterKeyFile
 from services.oidc import OidcProvider, OidcSettings
 from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
+from services.relying_party import relying_party
+from services.sessions import LONGEST
 from services.vault import Vault
 
 
@@ -111,6 +114,8 @@ def flask_settings(settings: config.Settings) -> dict[str, object]:
         "SESSION_COOKIE_SECURE": secure,
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
+        # For a cookie that outlives the browser; the session's row ends sooner or at the same time.
+        "PERMANENT_SESSION_LIFETIME": LONGEST,
         "MAX_CONTENT_LENGTH": settings.max_body_mb * 1_000_000,
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
         # An exception's text must not hold what was to be stored.
@@ -173,10 +178,14 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         session_digests=Digester(settings.secret_key, "login session"),
         setup_digests=Digester(settings.secret_key, "set-up link"),
         link_digests=Digester(settings.secret_key, "mailed link"),
-        brand=settings.brand,
         sign_up_open=settings.sign_up == "open",
         own_words=(settings.brand, settings.key_prefix, urlsplit(settings.public_url).hostname or ""),
         oidc=make_identity_provider(settings),
+        attempt_digests=Digester(settings.secret_key, "sign-in attempt"),
+        recovery_digests=Digester(settings.secret_key, "recovery code"),
+        form_seal=FormSeal(settings.secret_key),
+        relying_party=relying_party(settings.public_url, settings.brand),
+        brand=settings.brand,
         vault=Vault(
             settings.master_keys, MasterKeyFile(settings.master_key_file) if settings.master_key_file else None
         ),

@@ -19,7 +19,7 @@ from services.errors import NotFound
 
 bp = Blueprint("assets", __name__)
 
-_OURS = ("portal.css", "portal.js", "icons.svg", "mark.svg")
+_OURS = ("portal.css", "portal.js", "passkeys.js", "icons.svg", "mark.svg")
 _BOOTSTRAP = "static/bootstrap5/css/bootstrap.min.css"
 
 

@@ -15,7 +15,7 @@ from flask import g, redirect, request, session, url_for
 from flask_login import UserMixin, current_user, login_user, logout_user
 from werkzeug.wrappers import Response
 
-from blueprints import known_devices
+from blueprints import known_devices, proving
 from extensions import login_manager
 from models import LoginSession, Membership, User, Workspace
 from services import sessions, workspaces
@@ -109,9 +109,16 @@ def role_required(name: str) -> Callable[[View], View]:
 def recently_proved(view: View) -> View:
     """Ask who is signed in to prove it again, on a page of its own, when the last time is too long ago.
 
-    For delicate acts; stands below ``role_required`` or ``signed_in``.
+    For delicate acts; stands below ``role_required`` or ``signed_in``. A form that was sent too late is carried over
+    the question and goes on with what was typed.
     """
-    return view
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        held_up = proving.hold_up(current_session(), current_actor())
+        return view(*args, **kwargs) if held_up is None else held_up
+
+    return guarded
 
 
 def _marked(view: View, mark: str) -> View:
@@ -135,6 +142,7 @@ def begin_session(token: Secret) -> None:
     session.clear()
     login_user(Principal(login_session, token))
     known_devices.remember(login_session.user.email)
+    session.permanent = login_session.remembered
 
 
 def end_session() -> None:

@@ -223,6 +223,17 @@ _ACTS = {
     "scope:delete": "removed the scope",
     "user:create": "created the account",
     "user:sign_in": "signed in",
+    "user:second_factor_on": "switched a second factor on for",
+    "user:second_factor_off": "switched the second factor off for",
+    "user:app_add": "added an authenticator app to",
+    "user:app_remove": "removed the authenticator app from",
+    "user:passkey_add": "added a passkey to",
+    "user:passkey_rename": "renamed a passkey of",
+    "user:passkey_delete": "deleted a passkey of",
+    "user:passkey_copied": "was refused with a passkey that may have been copied, for",
+    "user:recovery_codes_make": "made new recovery codes for",
+    "user:recovery_code_use": "used a recovery code of",
+    "user:codes_refused": "entered wrong codes for",
     "workspace:create": "created the workspace",
 }
 

@@ -1,4 +1,4 @@
-"""``flask user``: make accounts."""
+"""``flask user``: make accounts, and let people back into theirs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import click
 from flask.cli import AppGroup
 
 from commands.tools import actor, refusals_told, secret_from_input
-from services import accounts
+from services import accounts, second_factor
 
-group = AppGroup("user", help="Make accounts.")
+group = AppGroup("user", help="Make accounts, and let people back into theirs.")
 
 
 @group.command("create")
@@ -22,3 +22,14 @@ def create(email: str, operator: bool) -> None:
     """
     workspace = accounts.create_user(email, secret_from_input("Password"), is_operator=operator, actor=actor())
     click.echo(workspace.slug)
+
+
+@group.command("reset-second-factor")
+@click.argument("email")
+@refusals_told
+def reset_second_factor(email: str) -> None:
+    """Forget a person's authenticator app, passkeys and recovery codes.
+
+    Make sure first that it is the person who asks: their password alone signs in afterwards. They are told by mail.
+    """
+    second_factor.reset(email, actor())

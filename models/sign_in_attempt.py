@@ -17,7 +17,8 @@ class SignInAttempt(Base):
 
     id: Mapped[Id]
     token_digest: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    # What is waited for: "second_factor", "passkey", "passkey_registration" or "oidc".
+    # What is waited for: "second_factor", "passkey", "passkey_registration" or "oidc"; "proof" counts a wrong code of
+    # who is signed in.
     kind: Mapped[str] = mapped_column(String(30))
     # Known after the first factor.
     user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)

@@ -9,6 +9,7 @@ from flask import current_app
 
 from models.quick import Quick
 from services.digest import Digester
+from services.form_seal import FormSeal
 from services.gateway.brain_rules import Rules
 from services.gateway.breaker import Breakers
 from services.gateway.providers import Provider
@@ -18,6 +19,7 @@ from services.mail_transport import Post
 from services.oidc import OidcProvider
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
+from services.relying_party import RelyingParty
 from services.secret import Secret
 from services.vault import Vault
 
@@ -39,13 +41,18 @@ class Parts:
     session_digests: Digester
     setup_digests: Digester
     link_digests: Digester
-    brand: str
     # Whether strangers may make accounts.
     sign_up_open: bool
     # What nobody's password may be made of: the names of this portal.
     own_words: tuple[str, ...]
     # The operator's identity provider, if one is set.
     oidc: OidcProvider | None
+    attempt_digests: Digester
+    recovery_digests: Digester
+    form_seal: FormSeal
+    # Who passkeys are made for; None where the portal's address allows none.
+    relying_party: RelyingParty | None
+    brand: str
     vault: Vault
     plans: PlanTable
     limits: RateLimits

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from models import LoginSession, User
 from models.base import now, transaction
-from services import account_mail, accounts, mail, mailed_links, passwords, session_list, workspaces
+from services import account_mail, accounts, mail, mailed_links, passwords, second_factor, session_list, workspaces
 from services.accounts import actor_of
 from services.actor import Actor
 from services.errors import InvalidInput, LinkUsed
 from services.parts import parts
 from services.secret import Secret
-from services.two_factors import has_second_factor
 
 # A change of address that waits would hand the account to whoever asked for it. What takes a change back stays.
 _VOIDED = (mailed_links.CONFIRM, mailed_links.RESET, mailed_links.CHANGE)
@@ -88,7 +87,7 @@ def change(login_session: LoginSession, current: Secret, new: Secret, actor: Act
 
 def _hash_for(user: User, password: Secret) -> str:
     names = [membership.workspace.name for membership in workspaces.memberships_of(user)]
-    return accounts.hash_of_new(password, user.email, second_factor=has_second_factor(user), workspace_names=names)
+    return accounts.hash_of_new(password, user.email, second_factor=second_factor.is_on(user), workspace_names=names)
 
 
 def _set(user: User, password_hash: str, actor: Actor, how: str, *, stays: LoginSession | None = None) -> None:

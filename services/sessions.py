@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import and_, bindparam, delete, not_, or_, select, update
 
 from extensions import db
 from models import LoginSession, User
@@ -18,15 +18,21 @@ from services.actor import Actor
 from services.parts import parts
 from services.secret import Secret
 
-LIFETIME = timedelta(days=14)
+# How long a session lasts at most, and how long without being used. One that is not remembered ends with the browser
+# as well, for its cookie does.
+LIFETIME, IDLE = timedelta(days=7), timedelta(hours=12)
+LONGEST, LONGEST_IDLE = timedelta(days=30), timedelta(days=14)
 _SEEN_AGAIN_AFTER = timedelta(minutes=1)
 _CLIENT_LENGTH = 200
 
 
-def begin(user: User, *, methods: Sequence[str], address: str | None, client: str | None) -> Secret:
+def begin(
+    user: User, *, methods: Sequence[str], address: str | None, client: str | None, remembered: bool = False
+) -> Secret:
     """Sign a browser in and return the token of its session. Joins the act's transaction.
 
-    ``methods`` is how the person has proved who they are: "password", "totp" and so on.
+    ``methods`` is how the person has proved who they are: "password", "totp" and so on. A session that is
+    ``remembered`` outlives the browser.
     """
     token = Secret(secrets.token_urlsafe(32))
     with transaction() as session:
@@ -39,16 +45,19 @@ def begin(user: User, *, methods: Sequence[str], address: str | None, client: st
                 workspace_id=workspace.id,
                 created_at=now(),
                 last_seen_at=now(),
-                expires_at=now() + LIFETIME,
+                expires_at=now() + (LONGEST if remembered else LIFETIME),
                 address=address,
                 client=client[:_CLIENT_LENGTH] if client else None,
                 methods=list(methods),
                 proved_at=now(),
+                remembered=remembered,
             )
         )
+        user.last_sign_in_at = now()
         session.flush()
         actor = Actor(kind="user", name=user.email, id=user.id, address=address, client=client)
-        audit.record(workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email)
+        details = {"methods": list(methods)}
+        audit.record(workspace.id, actor, "user:sign_in", object_id=user.id, object_name=user.email, details=details)
     return token
 
 
@@ -61,7 +70,7 @@ def end(token: Secret) -> None:
 def find(token: Secret) -> LoginSession | None:
     """Return the living session of a token, and note that it was seen."""
     found = db.session.scalars(select(LoginSession).where(LoginSession.token_digest == _digest(token))).first()
-    if found is None or found.expires_at <= now():
+    if found is None or found.expires_at <= now() or found.last_seen_at <= now() - _idle(found):
         return None
     if now() - found.last_seen_at > _SEEN_AGAIN_AFTER:
         # Who only reads must not be stopped by a database that cannot write.
@@ -72,7 +81,25 @@ def find(token: Secret) -> LoginSession | None:
 
 def forget_ended() -> bool:
     """Delete sessions that have ended by themselves, some at a time; tell whether there may be more."""
-    return delete_some(LoginSession, LoginSession.expires_at <= now())
+    unused = or_(
+        LoginSession.last_seen_at <= now() - LONGEST_IDLE,
+        and_(not_(LoginSession.remembered), LoginSession.last_seen_at <= now() - IDLE),
+    )
+    return delete_some(LoginSession, or_(LoginSession.expires_at <= now(), unused))
+
+
+def note_proof(login_session: LoginSession, method: str) -> None:
+    """Note that whoever has the session has proved anew who they are, and how. Joins the act's transaction."""
+    with transaction() as session:
+        row = session.get(LoginSession, login_session.id)
+        if row is not None:
+            row.proved_at = now()
+            row.methods = [*row.methods, *({method} - set(row.methods))]
+            session.flush()
+
+
+def _idle(login_session: LoginSession) -> timedelta:
+    return LONGEST_IDLE if login_session.remembered else IDLE
 
 
 _SEEN = Prepared(

@@ -13,6 +13,7 @@ from services import (
     provider_upkeep,
     server_processes,
     sessions,
+    sign_in_attempts,
     spending,
 )
 from services.background import Task
@@ -39,4 +40,5 @@ TASKS = (
     Task("forget ended sessions", _HOUR, sessions.forget_ended),
     Task("forget mailed links", _HOUR, mailed_links.forget_old),
     Task("forget unconfirmed accounts", _HOUR, accounts.forget_unconfirmed),
+    Task("forget sign-in attempts", _HOUR, sign_in_attempts.forget_old),
 )

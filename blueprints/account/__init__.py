@@ -1,6 +1,27 @@
-"""Sign-up, sign-in, sign-out, the operator's first start, and what a person can change about their account."""
+"""Sign-up, sign-in with its steps, the operator's first start, and what a person can change about their account."""
 
-from blueprints.account import emails, identities, reset, security, sign_up  # noqa: F401 - they add their pages
+from blueprints.account import (
+    emails,
+    identities,
+    passkeys,
+    prove,
+    reset,
+    second_factor,
+    security,
+    sign_in,
+    sign_up,
+)
 from blueprints.account.routes import bp
 
-__all__ = ["bp"]
+__all__ = [
+    "bp",
+    "emails",
+    "identities",
+    "passkeys",
+    "prove",
+    "reset",
+    "second_factor",
+    "security",
+    "sign_in",
+    "sign_up",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wtforms import EmailField, PasswordField
+from wtforms import BooleanField, EmailField, PasswordField
 from wtforms.validators import DataRequired, InputRequired
 
 from blueprints.forms import PortalForm, stripped
@@ -20,6 +20,8 @@ class SignInForm(PortalForm):
         "E-mail address", [DataRequired("Enter your e-mail address")], filters=[stripped], render_kw=_EMAIL
     )
     password = PasswordField("Password", [InputRequired("Enter your password")], render_kw=_CURRENT_PASSWORD)
+
+    remember = BooleanField("Stay signed in on this device for 30 days")
 
     def credentials(self) -> tuple[str, Secret]:
         """Return the address and the password, wrapped."""

@@ -10,8 +10,8 @@ from blueprints.account.forms import PlainForm
 from blueprints.account.limits import network
 from blueprints.account.pages import Answer, onwards, page_of
 from blueprints.account.routes import bp
+from blueprints.account.sign_in import go_on
 from blueprints.guards import (
-    begin_session,
     client_address,
     client_name,
     current_actor,
@@ -23,7 +23,7 @@ from blueprints.guards import (
 )
 from extensions import limiter
 from models import User
-from services import external_identities
+from services import external_identities, sign_in
 from services.errors import InvalidInput, WrongCredentials
 from services.external_identities import AddressInUse, Arrived
 from services.oidc import IdentityRefused, ProviderAway
@@ -75,9 +75,15 @@ def _entered(arrived: Arrived) -> Response:
 
 
 def _signed_in(user: User, next_path: str | None) -> Response:
-    token = external_identities.sign_in(user, address=client_address(), client=client_name())
-    begin_session(token)
-    return redirect(local_path(next_path) or url_for("overview.show"), 303)
+    step = sign_in.first_factor_done(
+        user,
+        methods=["oidc"],
+        remembered=False,
+        address=client_address(),
+        client=client_name(),
+        is_enough=external_identities.provider().settings.second_factor,
+    )
+    return go_on(step, next_path)
 
 
 def _connected(arrived: Arrived) -> Response:

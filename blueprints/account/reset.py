@@ -10,10 +10,9 @@ from blueprints.account.limits import limited_by_address, limited_mail
 from blueprints.account.pages import Answer, mail_goes_to_files, page_of, stranger
 from blueprints.account.routes import bp
 from blueprints.guards import client_address, client_name, end_session, public
-from services import password_change, passwords
+from services import password_change, passwords, second_factor
 from services.errors import InvalidInput
 from services.secret import Secret
-from services.two_factors import has_second_factor
 
 
 @bp.route("/reset", methods=["GET", "POST"])
@@ -57,5 +56,5 @@ def reset_by_link(token: str) -> Answer:
             known_devices.remember(user.email)
             flash("Your password is changed. Sign in with it.")
             return redirect(url_for("account.sign_in"), 303)
-    least = passwords.LEAST_LENGTH_BESIDE if has_second_factor(user) else passwords.LEAST_LENGTH
+    least = passwords.LEAST_LENGTH_BESIDE if second_factor.is_on(user) else passwords.LEAST_LENGTH
     return page_of("account/reset_by_link.html", form, email=user.email, token=token, least_length=least)

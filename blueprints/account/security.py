@@ -14,10 +14,9 @@ from blueprints.account.pages import Answer, page_of
 from blueprints.account.routes import bp
 from blueprints.guards import current_actor, current_person, current_session, recently_proved, signed_in
 from models import LoginSession
-from services import external_identities, mailed_links, password_change, passwords, session_list
+from services import external_identities, mailed_links, password_change, passwords, second_factor, session_list
 from services.errors import InvalidInput
 from services.parts import parts
-from services.two_factors import has_second_factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def _change_password() -> Answer:
         else:
             flash("Your password is changed. Other browsers are signed out.")
             return redirect(url_for("account.security"), 303)
-    least = passwords.LEAST_LENGTH_BESIDE if has_second_factor(person) else passwords.LEAST_LENGTH
+    least = passwords.LEAST_LENGTH_BESIDE if second_factor.is_on(person) else passwords.LEAST_LENGTH
     return page_of("account/change_password.html", form, person=person, least_length=least)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import flash, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
-from blueprints.guards import current_actor, current_workspace, role_required
+from blueprints.guards import current_actor, current_workspace, recently_proved, role_required
 from blueprints.keys.common import Answer, bp, extended, has_api_access, managed, shown_once, view_of
 from blueprints.keys.forms import OverlapForm
 from models import ApiKey
@@ -16,6 +16,7 @@ from services.errors import AlreadyDone, InvalidInput
 
 @bp.route("/<key_id>/rotate", methods=["GET", "POST"])
 @role_required("developer")
+@recently_proved
 def rotate(key_id: str) -> Answer:
     key = extended(key_id)
     form = OverlapForm(key)
@@ -52,6 +53,7 @@ def overlap(key_id: str) -> Answer:
 
 @bp.post("/<key_id>/rotation")
 @role_required("developer")
+@recently_proved
 def more_time(key_id: str) -> Answer:
     key = extended(key_id)
     if rotation.previous_secret(key) is None:
@@ -72,6 +74,7 @@ def more_time(key_id: str) -> Answer:
 
 @bp.post("/<key_id>/rotation/finish")
 @role_required("developer")
+@recently_proved
 def finish(key_id: str) -> Response:
     key = managed(key_id)
     if rotation.previous_secret(key) is not None:

@@ -8,7 +8,7 @@ from flask import flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from blueprints.charts import day_chart, day_in_full
-from blueprints.guards import current_actor, current_role, current_workspace, role_required
+from blueprints.guards import current_actor, current_role, current_workspace, recently_proved, role_required
 from blueprints.keys.common import (
     Answer,
     bp,
@@ -86,6 +86,7 @@ def _matches(key: ApiKey, words: str, status: str) -> bool:
 
 @bp.route("/new", methods=["GET", "POST"])
 @role_required("developer")
+@recently_proved
 def new() -> Answer:
     workspace = current_workspace()
     if request.method == "GET" and not has_api_access():
@@ -135,6 +136,7 @@ def show(key_id: str) -> str:
 
 @bp.route("/<key_id>/edit", methods=["GET", "POST"])
 @role_required("developer")
+@recently_proved
 def edit(key_id: str) -> Answer:
     key = extended(key_id)
     # A limit that the key has already may stay, whatever the plan is now.
@@ -167,6 +169,7 @@ def disable(key_id: str) -> Answer:
 
 @bp.post("/<key_id>/enable")
 @role_required("developer")
+@recently_proved
 def enable(key_id: str) -> Response:
     key = extended(key_id)
     keys.enable(current_workspace(), key.id, actor=current_actor())
@@ -176,6 +179,7 @@ def enable(key_id: str) -> Response:
 
 @bp.route("/<key_id>/delete", methods=["GET", "POST"])
 @role_required("developer")
+@recently_proved
 def delete(key_id: str) -> Answer:
     workspace = current_workspace()
     key = keys.get_any(workspace, key_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from blueprints.guards import current_actor, current_role, current_workspace, role_required
+from blueprints.guards import current_actor, current_role, current_workspace, recently_proved, role_required
 from blueprints.presenters import provider_view, provider_views
 from blueprints.providers.forms import ConfirmForm, KeyForm, NewKeyForm
 from extensions import limiter
@@ -62,6 +62,7 @@ def index() -> str:
 @bp.route("/new", methods=["GET", "POST"])
 @limited
 @role_required("admin")
+@recently_proved
 def new() -> Answer:
     form = NewKeyForm()
     if not form.is_submitted():
@@ -81,6 +82,7 @@ def new() -> Answer:
 @bp.route("/<name>/update", methods=["GET", "POST"])
 @limited
 @role_required("admin")
+@recently_proved
 def update(name: str) -> Answer:
     row = provider_keys.get(current_workspace(), name)
     form, view, unreachable = KeyForm(row), provider_view(row), None
@@ -106,6 +108,7 @@ def test(name: str) -> Response:
 
 @bp.route("/<name>/delete", methods=["GET", "POST"])
 @role_required("admin")
+@recently_proved
 def delete(name: str) -> Answer:
     row = provider_keys.get(current_workspace(), name)
     form, view = ConfirmForm(), provider_view(row)

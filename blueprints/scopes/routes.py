@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response
 from wtforms import StringField
 
 from blueprints.forms import PortalForm, stripped
-from blueprints.guards import current_actor, current_role, current_workspace, role_required
+from blueprints.guards import current_actor, current_role, current_workspace, recently_proved, role_required
 from services import custom_scopes
 from services.errors import InvalidInput
 from services.permissions import Role
@@ -40,6 +40,7 @@ def index() -> str:
 
 @bp.post("")
 @role_required("admin")
+@recently_proved
 def define() -> Answer:
     form = ScopeForm()
     if form.validate_on_submit():
@@ -56,6 +57,7 @@ def define() -> Answer:
 
 @bp.route("/<scope_id>/remove", methods=["GET", "POST"])
 @role_required("admin")
+@recently_proved
 def remove(scope_id: str) -> Answer:
     scope = custom_scopes.get(current_workspace(), scope_id)
     form, name = RemoveForm(), scope.name

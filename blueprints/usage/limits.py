@@ -7,7 +7,7 @@ from werkzeug.wrappers import Response
 from wtforms import BooleanField, StringField
 
 from blueprints.forms import PortalForm, stripped
-from blueprints.guards import current_actor, current_workspace, role_required
+from blueprints.guards import current_actor, current_workspace, recently_proved, role_required
 from blueprints.usage import bp
 from models import Workspace
 from services import spending
@@ -48,6 +48,7 @@ class LimitsForm(PortalForm):
 
 @bp.route("/usage/limits", methods=["GET", "POST"])
 @role_required("admin")
+@recently_proved
 def limits() -> str | Response | tuple[str, int]:
     workspace = current_workspace()
     form = LimitsForm(workspace)

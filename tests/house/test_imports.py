@@ -74,6 +74,7 @@ SHARED_BLUEPRINT_FILES = {
     "hooks",
     "known_devices",
     "presenters",
+    "proving",
     "template_tools",
 }
 

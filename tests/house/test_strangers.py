@@ -22,8 +22,8 @@ from werkzeug.test import TestResponse
 
 from config import ROOT
 from extensions import db
-from models import ExternalIdentity, UsageRecord, User
-from models.base import new_id, now
+from models import ExternalIdentity, Passkey, UsageRecord, User
+from models.base import new_id, now, transaction
 from services import custom_scopes, external_identities, keys, provider_keys, rotation, sessions
 from services.oidc import Claims
 from services.parts import parts
@@ -53,6 +53,7 @@ class Things:
     person: str
     session: str
     identity: str
+    passkey: str
 
 
 # What each route that names a thing finds among one's own, with a body it takes: (method, rule) -> (kinds, body).
@@ -60,6 +61,10 @@ class Things:
 ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
     ("POST", "/account/identities/<identity_id>/remove"): ({"identity_id": "identity"}, {}),
     ("POST", "/account/sessions/<session_id>/end"): ({"session_id": "session"}, {}),
+    ("GET", "/account/passkeys/<passkey_id>/delete"): ({"passkey_id": "passkey"}, {}),
+    ("POST", "/account/passkeys/<passkey_id>/delete"): ({"passkey_id": "passkey"}, {}),
+    ("GET", "/account/passkeys/<passkey_id>/rename"): ({"passkey_id": "passkey"}, {}),
+    ("POST", "/account/passkeys/<passkey_id>/rename"): ({"passkey_id": "passkey"}, {"name": "Mine now"}),
     ("GET", "/keys/<key_id>"): ({"key_id": "key"}, {}),
     ("GET", "/keys/<key_id>/delete"): ({"key_id": "key"}, {}),
     ("POST", "/keys/<key_id>/delete"): ({"key_id": "rotating_key"}, {}),
@@ -196,6 +201,7 @@ def make_things(app: Flask, owner: Person) -> Things:
         person=owner.user_id,
         session=begin_session(owner),
         identity=connect_identity(owner),
+        passkey=make_passkey(owner, mark),
     )
 
 
@@ -211,6 +217,22 @@ def connect_identity(owner: Person) -> str:
     claims = Claims("https://id.example", subject, None)
     external_identities.connect(db.session.get_one(User, owner.user_id), claims, owner.actor)
     return db.session.scalars(select(ExternalIdentity.id).where(ExternalIdentity.subject == subject)).one()
+
+
+def make_passkey(owner: Person, mark: str) -> str:
+    with transaction() as session:
+        passkey = Passkey(
+            id=new_id("pk"),
+            user_id=owner.user_id,
+            credential_id=mark.encode(),
+            public_key=b"none",
+            sign_count=0,
+            backed_up=False,
+            name=f"Passkey {mark}",
+            created_at=now(),
+        )
+        session.add(passkey)
+    return passkey.id
 
 
 def ids_of(things: Things) -> dict[str, str]:
@@ -249,9 +271,15 @@ def said(response: TestResponse, *things: str) -> tuple[int, str]:
 
 
 def dump() -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table."""
+    """Every row of every table, but for when a browser was last seen."""
     return {
-        name: sorted((tuple(row) for row in db.session.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
+        name: sorted(
+            (
+                tuple(value for column, value in row.items() if (name, column) != ("login_session", "last_seen_at"))
+                for row in db.session.execute(text(f'SELECT * FROM "{name}"')).mappings()
+            ),
+            key=repr,
+        )
         for name in db.metadata.tables
     }
 

@@ -166,7 +166,7 @@ def test_after_sign_out_the_token_is_worth_nothing(app: Flask) -> None:
 
 def test_a_session_ends_by_itself(app: Flask) -> None:
     token = sign_up()
-    with time_machine.travel(now() + sessions.LIFETIME + timedelta(seconds=1), tick=False):
+    with time_machine.travel(now() + sessions.IDLE + timedelta(seconds=1), tick=False):
         assert sessions.find(token) is None
 
 

@@ -1,0 +1,85 @@
+"""Proving again who is there, before a delicate act: a session may have been left open, or taken over.
+
+Whoever has a second factor shows it; whoever has none, the password. Who has neither signs in again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from extensions import db
+from models import LoginSession, SignInAttempt
+from models.base import new_id, now
+from services import passkeys, passwords, second_factor, sessions
+from services.actor import Actor
+from services.errors import WrongCredentials
+from services.secret import Secret
+from services.sign_in_attempts import PROOF
+
+HOLDS_FOR = timedelta(minutes=15)
+_CLOCK_ERROR = timedelta(minutes=1)
+
+
+class WrongPassword(WrongCredentials):
+    """Not the password of who is signed in."""
+
+    message = "That is not your password."
+
+
+def is_recent(login_session: LoginSession) -> bool:
+    """Tell whether the last proof, at sign-in or since, still holds for delicate acts."""
+    proved_at = login_session.proved_at or login_session.created_at
+    # A proof of the future was noted by a clock that has been put right since.
+    return -_CLOCK_ERROR <= now() - proved_at < HOLDS_FOR
+
+
+def with_password(login_session: LoginSession, password: Secret) -> None:
+    """Take the password of who has no second factor. Raises WrongPassword, RateLimited, LimiterAway."""
+    user = login_session.user
+    second_factor.limit_tries(user)
+    right = passwords.matches(password, user.password_hash or None)
+    if not right or second_factor.is_on(user):
+        raise WrongPassword
+    sessions.note_proof(login_session, "password")
+
+
+def with_code(login_session: LoginSession, code: str, actor: Actor) -> None:
+    """Take a code of the app or a recovery code. Raises WrongCode, TooManyCodes."""
+    user_id = login_session.user_id
+    second_factor.take(
+        login_session.user,
+        code,
+        actor,
+        then=lambda method: sessions.note_proof(login_session, method),
+        note_wrong=lambda: _note_wrong(user_id),
+    )
+
+
+def passkey_options(login_session: LoginSession) -> tuple[Secret, str]:
+    """Return a token and what the browser asks the device. Raises InvalidRequest."""
+    return passkeys.begin_use(passkeys.PROOF, login_session.user)
+
+
+def with_passkey(login_session: LoginSession, challenge: Secret | None, answer: str, actor: Actor) -> None:
+    """Take a passkey of who is signed in. Raises PasskeyRefused."""
+    passkeys.use(passkeys.PROOF, challenge, answer, login_session.user, lambda _user: actor)
+    sessions.note_proof(login_session, "passkey")
+
+
+def _note_wrong(user_id: str) -> None:
+    db.session.add(
+        SignInAttempt(
+            id=new_id("att"),
+            token_digest=secrets.token_bytes(32),
+            kind=PROOF,
+            user_id=user_id,
+            methods=[],
+            remembered=False,
+            details={},
+            tries=1,
+            created_at=now(),
+            expires_at=now(),
+        )
+    )
+    db.session.flush()
