@@ -1,4 +1,4 @@
-"""``flask user``: make, see, close and reopen accounts."""
+"""``flask user``: make, see, close and reopen accounts, and let people back into theirs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import click
 from flask.cli import AppGroup
 
 from commands.tools import actor, refusals_told, secret_from_input
-from services import accounts, customers
+from services import accounts, customers, second_factor
 
-group = AppGroup("user", help="Make, see, close and reopen accounts.")
+group = AppGroup("user", help="Make, see, close and reopen accounts, and let people back into theirs.")
 
 
 @group.command("create")
@@ -59,3 +59,14 @@ def reopen(email: str, reason: str) -> None:
     user = customers.get_user_by_email(email)
     customers.reopen_account(user, reason=reason, actor=actor())
     click.echo(f"The account {user.email} is open again.", err=True)
+
+
+@group.command("reset-second-factor")
+@click.argument("email")
+@refusals_told
+def reset_second_factor(email: str) -> None:
+    """Forget a person's authenticator app, passkeys and recovery codes.
+
+    Make sure first that it is the person who asks: their password alone signs in afterwards. They are told by mail.
+    """
+    second_factor.reset(email, actor())

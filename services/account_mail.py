@@ -79,14 +79,6 @@ def reset(token: Secret) -> Words:
     )
 
 
-def no_account() -> Words:
-    return Words(
-        "No account for this address",
-        ["Somebody asked to reset the password of this address, but it has no account."],
-        advice="If this was you, you may have signed up with another address.",
-    )
-
-
 def password_changed(how: str) -> Words:
     return Words(
         "Your password was changed",

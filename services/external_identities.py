@@ -10,7 +10,6 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -18,7 +17,7 @@ from sqlalchemy import delete, select
 from extensions import db
 from models import ExternalIdentity, Passkey, SignInAttempt, User
 from models.base import new_id, now, one_at_a_time, transaction
-from services import account_mail, accounts, sign_in
+from services import account_mail, accounts, sign_in_attempts
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, WrongCredentials
 from services.oidc import Claims, IdentityRefused, OidcProvider
@@ -26,7 +25,6 @@ from services.parts import parts
 from services.secret import Secret
 
 _BEGUN, _OFFERED = "oidc", "oidc_link"
-_LIFETIME = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +151,6 @@ def _refuse_unless_welcome(email: str) -> None:
         )
 
 
-def enter(user: User, *, address: str | None, client: str | None) -> sign_in.Step:
-    """Go on for whom the identity has proved: to our second factor, unless the provider's stands for it."""
-    return sign_in.first_factor_done(
-        user,
-        methods=["oidc"],
-        remembered=False,
-        both=provider().settings.second_factor,
-        address=address,
-        client=client,
-    )
-
-
 # ---- connecting
 
 
@@ -245,29 +231,12 @@ def _known(claims: Claims) -> ExternalIdentity | None:
 
 
 def _offer(user: User, token: Secret) -> SignInAttempt | None:
-    query = select(SignInAttempt).where(SignInAttempt.token_digest == _digest(token), SignInAttempt.kind == _OFFERED)
-    found = db.session.scalars(query).first()
-    return found if found and found.user_id == user.id and found.expires_at > now() else None
+    found = sign_in_attempts.find(token, _OFFERED)
+    return found if found is not None and found.user_id == user.id else None
 
 
 def _note(kind: str, user_id: str | None, details: Mapping[str, Any]) -> Secret:
-    token = Secret(secrets.token_urlsafe(32))
-    with transaction() as session:
-        session.add(
-            SignInAttempt(
-                id=new_id("att"),
-                token_digest=_digest(token),
-                kind=kind,
-                user_id=user_id,
-                methods=[],
-                remembered=False,
-                details=dict(details),
-                created_at=now(),
-                expires_at=now() + _LIFETIME,
-            )
-        )
-        session.flush()
-    return token
+    return sign_in_attempts.begin(kind, user_id=user_id, details=details)
 
 
 def _title(issuer: str) -> str:
@@ -276,4 +245,4 @@ def _title(issuer: str) -> str:
 
 
 def _digest(token: Secret) -> bytes:
-    return parts().link_digests.digest(token.reveal())
+    return parts().attempt_digests.digest(token.reveal())

@@ -22,17 +22,24 @@ def ask_for_reset(email: str, actor: Actor) -> None:
     """
     email = accounts.checked_address(email)
     with transaction():
-        user = accounts.find(email)
-        if user is None:
-            with mail.unsent_if(True):
-                account_mail.send(email, account_mail.no_account(), actor)
-            return
-        purpose = mailed_links.CONFIRM if accounts.is_unconfirmed(user) else mailed_links.RESET
-        closed = user.closed_at is not None or (purpose == mailed_links.CONFIRM and not parts().sign_up_open)
-        with mail.unsent_if(closed or mailed_links.enough(user, purpose)):
+        known = accounts.find(email)
+        with mail.unsent_if(known is None or not _may_get_link(known)):
+            user = known or accounts.add_unconfirmed(email)
+            purpose = _purpose_for(user)
             token = mailed_links.make(user, purpose, user.email)
-            make = account_mail.confirm if purpose == mailed_links.CONFIRM else account_mail.reset
-            account_mail.send(user.email, make(token), actor)
+            words = account_mail.confirm(token) if purpose == mailed_links.CONFIRM else account_mail.reset(token)
+            account_mail.send(user.email, words, actor)
+
+
+def _may_get_link(user: User) -> bool:
+    purpose = _purpose_for(user)
+    shut = user.closed_at is not None or (purpose == mailed_links.CONFIRM and not parts().sign_up_open)
+    return not shut and not mailed_links.enough(user, purpose)
+
+
+def _purpose_for(user: User) -> str:
+    """Whoever has only asked for an account so far makes it; there is no password yet to reset."""
+    return mailed_links.CONFIRM if accounts.is_unconfirmed(user) else mailed_links.RESET
 
 
 def reset_open(token: Secret) -> User | None:

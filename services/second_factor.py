@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from extensions import db
 from models import Passkey, User
 from models.base import transaction
-from services import passwords, recovery_codes, security_notices, sign_in_attempts, totp
+from services import accounts, passwords, recovery_codes, security_notices, sign_in_attempts, totp
 from services.actor import Actor
-from services.errors import InvalidInput, LimiterAway, RateLimited, WrongCredentials
+from services.errors import InvalidInput, LimiterAway, NotFound, RateLimited, WrongCredentials
 from services.parts import parts
 from services.rate_limits import StoreUnavailable
 from services.secret import Secret
@@ -151,6 +151,23 @@ def remove_app(user: User, actor: Actor, *, password: Secret | None) -> None:
         totp.remove(user)
         security_notices.tell(user, actor, "user:app_remove")
         clear_up(user, actor)
+
+
+def reset(email: str, actor: Actor) -> None:
+    """Forget the app, the passkeys and the recovery codes of the account with this address, for who has lost them all.
+
+    Only for an operator, and only after the person has shown by other means who they are; the person is told. Raises
+    NotFound.
+    """
+    user = db.session.scalars(select(User).where(User.email == accounts.stored_form(email))).first()
+    if user is None:
+        raise NotFound("There is no account with this address.")
+    with transaction() as session:
+        lock(user)
+        if is_on(user):
+            totp.remove(user)
+            session.execute(delete(Passkey).where(Passkey.user_id == user.id))
+            clear_up(user, actor)
 
 
 def is_last(user: User) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from extensions import db
 from models import LoginSession, SignInAttempt, User
 from models.base import now, transaction
 from services.errors import NotFound
+from services.sign_in_attempts import SECOND_FACTOR
 
 
 def living(user: User) -> list[LoginSession]:
@@ -39,7 +40,10 @@ def end_all(user: User, *, but: LoginSession | None = None) -> int:
             .where(LoginSession.user_id == user.id, LoginSession.id != (but.id if but else ""))
             .returning(LoginSession.id)
         ).all()
+        # Wrong codes that were entered in them still count.
         session.execute(
-            delete(SignInAttempt).where(SignInAttempt.user_id == user.id, SignInAttempt.kind == "second_factor")
+            update(SignInAttempt)
+            .where(SignInAttempt.user_id == user.id, SignInAttempt.kind == SECOND_FACTOR)
+            .values(expires_at=now())
         )
     return len(ended)

@@ -19,6 +19,7 @@ from models.base import now, transaction
 from services import accounts, passkeys, second_factor, security_notices, sessions, sign_in_attempts, workspaces
 from services.actor import Actor
 from services.errors import WrongCredentials
+from services.passkeys import PasskeyRefused
 from services.second_factor import Standing
 from services.secret import Secret
 from services.sign_in_attempts import SECOND_FACTOR
@@ -65,16 +66,18 @@ def first_factor_done(
     remembered: bool,
     address: str | None,
     client: str | None,
-    both: bool = False,
+    is_enough: bool = False,
 ) -> Step:
     """Go on for whoever has shown a first factor: to the second one if they have one, else into a session.
 
-    ``both`` says that what was shown stands for both factors. Raises WrongCredentials for an account that is closed.
+    ``is_enough`` means that a second one was shown elsewhere, to whom the operator trusts.
+    Raises WrongCredentials for an account that is closed.
     """
     with transaction():
         second_factor.lock(user)
-        _refuse_closed(user)
-        if not both and second_factor.is_on(user):
+        if user.closed_at is not None:
+            raise WrongCredentials
+        if second_factor.is_on(user) and not is_enough:
             attempt = sign_in_attempts.begin(SECOND_FACTOR, user_id=user.id, methods=methods, remembered=remembered)
             return Step(attempt=attempt)
         return Step(session=_begin_session(user, methods, remembered, address, client))
@@ -127,12 +130,13 @@ def with_passkey(
 ) -> Secret:
     """Sign in with a passkey alone, which stands for both factors; return the session's token.
 
-    Raises PasskeyRefused, and WrongCredentials for an account that is closed.
+    Raises PasskeyRefused, also for an account that is closed.
     """
     user = passkeys.use(passkeys.SIGN_IN, challenge, answer, None, lambda found: _actor(found, address, client))
     with transaction():
         second_factor.lock(user)
-        _refuse_closed(user)
+        if user.closed_at is not None:
+            raise PasskeyRefused
         return _begin_session(user, ["passkey"], remembered, address, client)
 
 
@@ -160,9 +164,8 @@ def _finish(attempt_id: str, user: User, method: str, address: str | None, clien
         .where(SignInAttempt.id == attempt_id, SignInAttempt.expires_at > now(), SignInAttempt.tries < MOST_TRIES)
         .returning(SignInAttempt.methods, SignInAttempt.remembered)
     ).first()
-    if taken is None:
+    if taken is None or user.closed_at is not None:
         raise SignInOver
-    _refuse_closed(user)
     methods, remembered = taken
     return _begin_session(user, [*methods, method], remembered, address, client)
 
@@ -201,11 +204,6 @@ def _network(address: str | None) -> str:
     except ValueError:
         return ""
     return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
-
-
-def _refuse_closed(user: User) -> None:
-    if user.closed_at is not None:
-        raise WrongCredentials
 
 
 def _actor(user: User, address: str | None, client: str | None) -> Actor:

@@ -18,7 +18,9 @@ def messages(recipient: str) -> list[MailMessage]:
 
 
 def subjects(recipient: str) -> list[str]:
-    return [message.subject.partition(": ")[2] for message in messages(recipient)]
+    """Return what the messages are about; that somebody signed in is left out."""
+    told = [message.subject.partition(": ")[2] for message in messages(recipient)]
+    return [subject for subject in told if subject != "New sign-in"]
 
 
 def link(recipient: str, page: str) -> str:

@@ -23,7 +23,7 @@ from blueprints.guards import (
 )
 from extensions import limiter
 from models import User
-from services import external_identities
+from services import external_identities, sign_in
 from services.errors import InvalidInput, WrongCredentials
 from services.external_identities import AddressInUse, Arrived
 from services.oidc import IdentityRefused, ProviderAway
@@ -75,7 +75,15 @@ def _entered(arrived: Arrived) -> Response:
 
 
 def _signed_in(user: User, next_path: str | None) -> Response:
-    return go_on(external_identities.enter(user, address=client_address(), client=client_name()), next_path)
+    step = sign_in.first_factor_done(
+        user,
+        methods=["oidc"],
+        remembered=False,
+        address=client_address(),
+        client=client_name(),
+        is_enough=external_identities.provider().settings.second_factor,
+    )
+    return go_on(step, next_path)
 
 
 def _connected(arrived: Arrived) -> Response:

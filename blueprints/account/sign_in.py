@@ -61,14 +61,18 @@ def first_step() -> Answer:
     return _sign_in_page(form)
 
 
-def go_on(step: Step, next_path: str | None) -> Response:
-    """Answer a first factor that was right: ask for the second one, or begin the session."""
+def go_on(step: Step, next_path: str | None = None) -> Response:
+    """Answer a first factor that was right: ask for the second one, or begin the session.
+
+    Leads to ``next_path`` in the end, or to where this request says.
+    """
+    next_path = local_path(next_path or request.args.get("next"))
     if step.attempt is not None:
         session[_ATTEMPT] = step.attempt.reveal()
-        return redirect(url_for("account.second_step", next=local_path(next_path)), 303)
+        return redirect(url_for("account.second_step", next=next_path), 303)
     assert step.session is not None
     begin_session(step.session)
-    return redirect(local_path(next_path) or url_for("overview.show"), 303)
+    return redirect(next_path or url_for("overview.show"), 303)
 
 
 @bp.route("/sign-in/code", methods=["GET", "POST"])
@@ -144,12 +148,11 @@ def challenge(token: Secret, options: str) -> Response:
 
 
 def _sign_in_page(form: SignInForm) -> tuple[str, int]:
-    site, passkey_form = parts().relying_party, PasskeyForm(formdata=None)
     return page_of(
         "account/sign_in.html",
         form,
-        site=site,
-        passkey_form=passkey_form,
+        site=parts().relying_party,
+        passkey_form=PasskeyForm(formdata=None),
         sign_up_open=parts().sign_up_open,
         provider=parts().oidc,
     )

@@ -11,7 +11,8 @@ import pytest
 from flask import Flask
 
 from extensions import db
-from models import ExternalIdentity, LoginSession, User
+from models import ExternalIdentity, LoginSession, TotpSecret, User
+from models.base import now, transaction
 from services import accounts
 from services.secret import Secret
 from tests import mailbox
@@ -279,6 +280,24 @@ def test_a_closed_account_stays_closed(visitor: Visitor, oidc: OidcProvider) -> 
     page = enter(visitor, oidc)
     assert refused(visitor, page)
     assert "do not match an account" in page.text
+
+
+# ---- the second factor
+
+
+@pytest.mark.parametrize(("counts", "page"), [("0", "/sign-in/code"), ("1", "/overview")])
+def test_our_second_factor_is_asked_for_unless_the_providers_counts(
+    environment: dict[str, str], oidc: OidcProvider, request: pytest.FixtureRequest, counts: str, page: str
+) -> None:
+    environment["ARKA_OIDC_SECOND_FACTOR"] = counts
+    app = request.getfixturevalue("app")
+    enter(Visitor(app), oidc)
+    user = db.session.query(User).one()
+    with transaction() as session:
+        session.add(TotpSecret(id="totp_x", user_id=user.id, sealed="unreadable", created_at=now(), confirmed_at=now()))
+    visitor = Visitor(app)
+    enter(visitor, oidc)
+    assert visitor.path == page
 
 
 # ---- who may make an account

@@ -373,6 +373,20 @@ def test_who_has_no_password_may_switch_off_without_one(app: Flask, alice: Perso
     assert not second_factor.is_on(user_of(alice))
 
 
+def test_an_operator_lets_in_who_has_lost_everything(app: Flask, alice: Person) -> None:
+    confirm_address(alice)
+    add_app(alice)
+    command = ["user", "reset-second-factor"]
+    runner = app.test_cli_runner()
+    assert runner.invoke(args=[*command, "nobody@northwind.example"]).exit_code == 1
+    for _ in range(2):
+        assert runner.invoke(args=[*command, alice.email.upper()]).exit_code == 0
+    assert not second_factor.is_on(user_of(alice))
+    assert db.session.query(RecoveryCode).count() == 0
+    assert subjects()[-1] == "Two-factor authentication is off"
+    assert actions().count("user:second_factor_off") == 1
+
+
 def test_every_change_is_in_the_log_and_in_a_mail(app: Flask, alice: Person) -> None:
     confirm_address(alice)
     add_app(alice)
