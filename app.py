@@ -15,6 +15,7 @@ import models  # noqa: F401 - makes the tables known
 from blueprints import (
     account,
     assets,
+    audit,
     brain,
     errors,
     found,
@@ -85,6 +86,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         keys,
         providers,
         scopes,
+        audit,
         found,
         v1,
     ):
