@@ -16,6 +16,7 @@ import models  # noqa: F401 - makes the tables known
 from blueprints import (
     account,
     assets,
+    audit,
     brain,
     errors,
     found,
@@ -106,6 +107,7 @@ def create_app(settings: config.Settings | None = None) -> Flask:
         plan,
         operator,
         webhooks,
+        audit,
         found,
         v1,
     ):

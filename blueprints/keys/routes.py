@@ -74,6 +74,7 @@ def index() -> Answer:
         limit=plans.requests_per_minute(workspace),
         paused=paused,
         may_create=may_create_keys(current_role()) and not paused,
+        may_read_log=current_role().includes(Role.ADMIN),
         **facts,
     )
 

@@ -46,6 +46,7 @@ def policy(limits: tuple[tuple[str, int], ...]) -> str:
 
 
 from blueprints.v1 import (  # noqa: E402 - the files register their routes on bp
+    audit,  # noqa: F401
     billing,  # noqa: F401
     cors,  # noqa: F401
     forward_auth,  # noqa: F401

@@ -68,6 +68,7 @@ def test_models_know_nothing_of_flask(path: Path) -> None:
 SHARED_BLUEPRINT_FILES = {
     "assets",
     "charts",
+    "csv_lines",
     "errors",
     "forms",
     "guards",

@@ -136,10 +136,17 @@ ROUTES: dict[tuple[str, str], tuple[dict[str, str], dict[str, Any]]] = {
     ("POST", "/v1/keys/<key_id>/rotate"): ({"key_id": "key"}, {"overlap": "now"}),
     ("POST", "/v1/keys/<key_id>/rotation/finish"): ({"key_id": "rotating_key"}, {}),
 }
-# What is named besides the address: (method, path, name) -> the kind it finds among one's own. A filter by ``key``
-# finds nothing for a stranger's, which is an answer.
+# What is named besides the address: (method, path, name) -> the kind it finds among one's own. A filter finds nothing
+# for a stranger's thing, which is an answer.
+FILTERS = {"key", "who", "about", "actor", "object"}
 FIELDS: dict[tuple[str, str, str], str] = {
     ("GET", "/keys/refusals", "request_id"): "refused_call",
+    ("GET", "/audit", "about"): "key",
+    ("GET", "/audit", "who"): "person",
+    ("GET", "/audit.csv", "about"): "key",
+    ("GET", "/audit.json", "who"): "person",
+    ("GET", "/v1/audit", "actor"): "person",
+    ("GET", "/v1/audit", "object"): "key",
     ("GET", "/usage", "key"): "key",
     ("GET", "/usage.csv", "key"): "key",
     ("GET", "/v1/keys", "cursor"): "key",
@@ -168,7 +175,21 @@ NAME_NO_THING = {
     "/v1/models/<path:model_id>": "a model of the providers",
     **dict.fromkeys(PROVIDER_ROUTES, "a provider that the operator offers to everybody"),
 }
-WORDS = {"q", "status", "page", "plan", "limit", "next", "scope", "email", "group_by", "model", "provider", "role"}
+WORDS = {
+    "q",
+    "status",
+    "page",
+    "plan",
+    "limit",
+    "next",
+    "scope",
+    "email",
+    "group_by",
+    "model",
+    "provider",
+    "role",
+    "action",
+}
 
 _CHANGING = re.compile(r"req_[0-9a-f]{24}|name=\"csrf_token\"[^>]*")
 
@@ -422,8 +443,8 @@ def test_every_argument_of_a_query_is_known_here() -> None:
         for path in ROOT.glob("blueprints/**/*.py")
         for name in re.findall(r"request\.(?:args|form|values)(?:\.get(?:list)?\(|\[)\"(\w+)\"", path.read_text())
     }
-    # The usage page reads its filters by a loop.
-    assert read | {"key"} == WORDS | {name for _, _, name in FIELDS}, (
+    # The pages of usage and of the audit log read their filters by a loop.
+    assert read | {"key", "who", "about"} == WORDS | {name for _, _, name in FIELDS}, (
         "enter it in FIELDS if it names a thing, else in WORDS"
     )
 
@@ -440,7 +461,7 @@ def test_a_strangers_things_are_as_absent_as_what_never_was(
             *asked_by_address(app, asker, own, foreign),
             *asked_by_field(asker, foreign),
         ]
-        if expected.status_code not in ((200,) if asked[2] == "key" else (400, 404))
+        if expected.status_code not in ((200,) if asked[2] in FILTERS else (400, 404))
         or said(answer, thing) != said(expected, nobodys(thing))
     ]
     assert wrong == []
