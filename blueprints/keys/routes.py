@@ -83,6 +83,9 @@ def _ask() -> Answer:
     """Contact sales, at the gate. The page that answers shows the request, and is the key list once it is granted."""
     if current_role() is not Role.OWNER:
         raise PermissionRefused("Only owners can ask for a plan.")
+    if has_api_access():
+        # Granted while the form was open.
+        return redirect(url_for("keys.index"), 303)
     form = RequestForm()
     if form.validate_on_submit() and form.send():
         return redirect(url_for("keys.index"), 303)

@@ -72,6 +72,7 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_OPENAI_BASE_URL", "https://user:password@provider.example/v1"),
         ("ARKA_KEY_PREFIX", "Arka_"),
         ("ARKA_SALES_EMAIL", "nobody"),
+        ("ARKA_SALES_EMAIL", "one@lumen.example,two@lumen.example"),
         ("ARKA_DEMO", "perhaps"),
         ("ARKA_LOG_FORMAT", "xml"),
         ("ARKA_LOG_LEVEL", "loud"),

@@ -57,6 +57,9 @@ def test_a_request_sent_at_the_gate_turns_it_into_a_status_page_and_then_into_th
     page = starter.open("/keys")
     assert "No API keys yet" in page.text
     assert "/keys/new" in page.links
+    page = starter.post_by_hand("/keys", **WISH)
+    assert "No API keys yet" in page.text, "a form that was still open asks for nothing any more"
+    assert access_requests.queue().total == 0
 
 
 def test_a_refused_form_keeps_what_was_typed_and_sends_nothing(starter: Visitor) -> None:
