@@ -132,11 +132,13 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
         window.goto(path)
         yield path
     window.goto("/webhooks/new")
-    window.get_by_label("Address").fill("https://user:password@a-rather-long-name-of-a-host.example/" + "x" * 90)
+    window.get_by_label("Address", exact=True).fill(
+        "https://user:password@a-rather-long-name-of-a-host.example/" + "x" * 90
+    )
     window.get_by_role("button", name="Add endpoint").click()
     expect(window.get_by_role("alert")).to_be_visible()
     yield "new endpoint, refused"
-    window.get_by_label("Address").fill("https://hooks.example/")
+    window.get_by_label("Address", exact=True).fill("https://hooks.example/")
     window.get_by_role("button", name="Add endpoint").click()
     expect(window.get_by_role("heading", level=1)).to_have_text("Save the signing secret")
     yield "signing secret, shown once"

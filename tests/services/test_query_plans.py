@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 
 from extensions import db
+from models import WebhookDelivery
 from models.base import now
-from services import key_history, keys, rotation
+from services import key_history, keys, rotation, usage_watch, webhook_deliveries, webhooks
+from tests.calls import Owner, call, keep
 from tests.people import Person
 
 # PostgreSQL chooses by the size of its tables, and those of a test are empty.
@@ -64,3 +66,35 @@ def test_what_a_key_did_is_read_from_the_end_of_its_index(
         assert place in plan
         assert "SCAN usage_record" not in plan
         assert "USE TEMP B-TREE FOR ORDER BY" not in plan or "GROUP BY" in plan
+
+
+def test_a_look_at_usage_reads_only_the_rows_since_the_last(
+    plans: Callable[[Callable[[], Any]], str], alice: Person, mint: Callable[..., keys.Minted]
+) -> None:
+    minted = mint()
+    usage_watch.look()
+    owner = Owner(alice.workspace_id, minted.key.id, minted.key.secrets[0].id)
+    keep([call(owner, now(), address=f"203.0.113.{number}") for number in range(3)])
+    keep([call(owner, now(), code="rate_limit_exceeded", status=429)])
+    plan = plans(usage_watch.look)
+    by_id = "SEARCH usage_record USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"
+    by_day = "usage_record USING INDEX ix_usage_record_workspace_id_started_at (workspace_id=? AND started_at>?)"
+    assert plan.count(by_id) == 2
+    assert by_day in plan
+    assert "SCAN usage_record" not in plan
+
+
+def test_what_is_due_is_found_without_reading_what_was_delivered(
+    app: Flask, alice: Person, plans: Callable[[Callable[[], Any]], str]
+) -> None:
+    endpoint = webhooks.create(alice.workspace, actor=alice.actor, url="https://hooks.example/").endpoint
+    webhook_deliveries.send_test(alice.workspace, endpoint.id)
+    due = str(
+        select(WebhookDelivery.endpoint_id)
+        .where(webhook_deliveries._waiting, WebhookDelivery.next_attempt_at <= now())
+        .compile(db.engine, compile_kwargs={"literal_binds": False})
+    )
+    plan = " ".join(
+        row[3] for row in db.session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {due}", (now().isoformat(),))
+    )
+    assert "USING INDEX ix_webhook_delivery_waiting" in plan
