@@ -125,7 +125,7 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     paths += [f"/keys/{used.key.id}/{act}" for act in ("edit", "rotate", "disable")]
     paths += [f"/keys/{rotating.key.id}/{act}" for act in ("rotate", "rotation")]
     paths += ["/keys?q=nonsense", "/keys/scopes", "/keys/refusals", f"/keys/refusals?request_id={refused}"]
-    paths += ["/keys/refusals?request_id=req_unknown"]
+    paths += ["/keys/refusals?request_id=req_unknown", "/audit", "/audit?from=soon", "/audit?who=nobody"]
     paths += [f"/keys/providers/{act}" for act in ("new", "openai/update", "openrouter/delete")]
     paths += webhook_pages(alice)
     for path in paths:
@@ -243,7 +243,7 @@ def test_targets_are_large_enough_to_touch(opened: Callable[..., Page], alice: P
     mint("Production Server")
     window = opened(390)
     sign_in(window, alice)
-    for path in ("/keys", "/keys/new", "/usage", "/playground"):
+    for path in ("/keys", "/keys/new", "/usage", "/playground", "/audit"):
         window.goto(path)
         for element in window.locator(
             "main a:visible, main button:visible, main select:visible, summary:visible"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +84,24 @@ def test_plans_are_granted_at_once(portal: Portal, new_key: Make) -> None:
 def test_the_audit_log_verifies(portal: Portal, new_key: Make) -> None:
     new_key("server")
     assert portal.command("audit", "verify").returncode == 0
+    assert portal.command("audit", "seal").returncode == 0
+
+
+def test_a_log_that_was_changed_in_the_table_is_named_with_its_first_broken_entry() -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
+        database = sqlite3.connect(portal.instance_path / "portal.db")
+        last = database.execute("SELECT max(number) FROM audit_event").fetchone()[0]
+        with database:
+            database.execute("DELETE FROM audit_event WHERE number = ?", (last,))
+        database.close()
+        for act in ("verify", "seal"):
+            result = portal.command("audit", act)
+            assert result.returncode == 1
+            assert "alice: " in result.stderr
+        assert f"alice: entry {last} is missing or was changed." in portal.command("audit", "verify").stderr
+        assert portal.command("audit", "seal", "--anew").returncode == 0
+        assert portal.command("audit", "verify").returncode == 0
 
 
 def test_a_database_without_tables_is_said_in_words() -> None:
