@@ -29,6 +29,7 @@ from services.secret import Secret
 
 View = Callable[..., Any]
 MARK = "page_guard"
+ASKS_AGAIN = "asks_again"
 
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -144,6 +145,7 @@ def recently_proved(view: View) -> View:
         held_up = proving.hold_up(current_session(), current_actor())
         return view(*args, **kwargs) if held_up is None else held_up
 
+    setattr(guarded, ASKS_AGAIN, True)
     return guarded
 
 

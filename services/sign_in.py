@@ -56,7 +56,13 @@ class Waiting:
 def with_password(email: str, password: Secret, *, remembered: bool, address: str | None, client: str | None) -> Step:
     """Take the first step with an e-mail address and a password. Raises WrongCredentials."""
     user = accounts.check_password(email, password)
-    return first_factor_done(user, methods=["password"], remembered=remembered, address=address, client=client)
+    checked = user.password_hash
+    with transaction():
+        second_factor.lock(user)
+        if user.password_hash != checked:
+            # It was changed while we looked at it, and the sessions of the old one have just been ended.
+            raise WrongCredentials
+        return first_factor_done(user, methods=["password"], remembered=remembered, address=address, client=client)
 
 
 def first_factor_done(
@@ -162,11 +168,13 @@ def _finish(attempt_id: str, user: User, method: str, address: str | None, clien
     taken = db.session.execute(
         delete(SignInAttempt)
         .where(SignInAttempt.id == attempt_id, SignInAttempt.expires_at > now(), SignInAttempt.tries < MOST_TRIES)
-        .returning(SignInAttempt.methods, SignInAttempt.remembered)
+        .returning(SignInAttempt.methods, SignInAttempt.remembered, SignInAttempt.created_at)
     ).first()
     if taken is None or user.closed_at is not None:
         raise SignInOver
-    methods, remembered = taken
+    methods, remembered, begun_at = taken
+    if "password" in methods and user.password_changed_at is not None and user.password_changed_at > begun_at:
+        raise SignInOver
     return _begin_session(user, [*methods, method], remembered, address, client)
 
 

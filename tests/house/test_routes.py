@@ -51,3 +51,31 @@ def test_what_is_public_says_why(app: Flask) -> None:
         "/sign-up/sent",
     }
     assert all(len(reason) > len("public: ") + 10 for reason in public.values())
+
+
+def test_what_is_delicate_asks_again_who_is_there(app: Flask) -> None:
+    asking = {
+        rule.rule for rule in app.url_map.iter_rules() if hasattr(app.view_functions[rule.endpoint], guards.ASKS_AGAIN)
+    }
+    assert asking >= {
+        "/account/app",
+        "/account/app/new",
+        "/account/app/remove",
+        "/account/passkeys/<passkey_id>/delete",
+        "/account/passkeys/<passkey_id>/rename",
+        "/account/passkeys/new",
+        "/account/passkeys/options",
+        "/account/recovery-codes",
+        "/keys/<key_id>/delete",
+        "/keys/<key_id>/edit",
+        "/keys/<key_id>/enable",
+        "/keys/<key_id>/rotate",
+        "/keys/<key_id>/rotation/finish",
+        "/keys/new",
+        "/keys/providers/<name>/delete",
+        "/keys/providers/<name>/update",
+        "/keys/providers/new",
+        "/keys/scopes",
+        "/keys/scopes/<scope_id>/remove",
+        "/usage/limits",
+    }

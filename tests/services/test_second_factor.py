@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text, update
 from extensions import db
 from models import AuditEvent, LoginSession, RecoveryCode, SignInAttempt, TotpSecret, User
 from models.base import now, transaction
-from services import passwords, recovery_codes, second_factor, sessions, sign_in, sign_in_attempts, totp
+from services import accounts, passwords, recovery_codes, second_factor, sessions, sign_in, sign_in_attempts, totp
 from services.errors import InvalidInput, WrongCredentials
 from services.parts import parts
 from services.second_factor import TooManyCodes, WrongCode
@@ -87,6 +87,35 @@ def test_an_account_that_was_closed_between_the_steps_stays_shut(app: Flask, ali
         session.get_one(User, alice.user_id).closed_at = now()
     with pytest.raises(WrongCredentials):
         sign_in.with_code(attempt, code_of(secret), **WHERE)
+    assert db.session.query(LoginSession).count() == 0
+
+
+def test_a_password_that_was_changed_between_the_steps_is_worth_nothing(app: Flask, alice: Person) -> None:
+    _, codes = add_app(alice)
+    attempt = begin(alice)
+    with transaction() as session:
+        session.get_one(User, alice.user_id).password_changed_at = now()
+    with pytest.raises(SignInOver):
+        sign_in.with_code(attempt, codes[0], **WHERE)
+    assert db.session.query(LoginSession).count() == 0
+    assert finish(alice, codes[0])
+
+
+def test_a_password_that_is_changed_while_it_is_checked_begins_nothing(
+    app: Flask, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_check = accounts.check_password
+
+    def slow_check(email: str, password: Secret) -> User:
+        user = true_check(email, password)
+        assert user.password_hash
+        with app.app_context(), transaction() as session:
+            session.get_one(User, alice.user_id).password_hash = "another"
+        return user
+
+    monkeypatch.setattr(accounts, "check_password", slow_check)
+    with pytest.raises(WrongCredentials):
+        sign_in.with_password(alice.email, Secret(PASSWORD), remembered=False, **WHERE)
     assert db.session.query(LoginSession).count() == 0
 
 
