@@ -1,4 +1,4 @@
-"""``flask vault``: the master keys that provider keys are sealed with."""
+"""``flask vault``: the master keys that stored secrets are sealed with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from commands.tools import refusals_told
 from services import vault_rotation
 from services.vault_rotation import Tally
 
-group = AppGroup("vault", help="See and change the master keys that provider keys are sealed with.")
+group = AppGroup("vault", help="See and change the master keys that stored secrets are sealed with.")
 
 
 @group.command("status")
@@ -24,9 +24,9 @@ def status() -> None:
 @click.option("--new-key", is_flag=True, help="First put a new master key into the instance folder's file.")
 @refusals_told
 def rotate(new_key: bool) -> None:
-    """Seal every provider key anew with the newest master key, while the portal serves.
+    """Seal every stored secret anew with the newest master key, while the portal serves.
 
-    May be interrupted and run again. Exit status 1: some provider keys cannot be decrypted; they are named.
+    May be interrupted and run again. Exit status 1: some cannot be decrypted; they are named.
     """
     if new_key:
         click.echo(f"Master key {vault_rotation.add_key()} seals from now on.", err=True)
@@ -35,8 +35,8 @@ def rotate(new_key: bool) -> None:
         f"{tally.resealed} resealed, {tally.current} already current, {len(tally.unreadable)} cannot be decrypted.",
         err=True,
     )
-    for row in tally.unreadable:
-        click.echo(f"{row.workspace}: the {row.provider} key cannot be decrypted; it has to be saved again.", err=True)
+    for sentence in tally.unreadable:
+        click.echo(f"{sentence}.", err=True)
     if tally.unreadable:
         raise click.exceptions.Exit(1)
 
@@ -44,7 +44,7 @@ def rotate(new_key: bool) -> None:
 @group.command("forget")
 @refusals_told
 def forget() -> None:
-    """Drop the old master keys from the instance folder's file, once no provider key needs them.
+    """Drop the old master keys from the instance folder's file, once nothing needs them.
 
     A copy of the database from before the rotation then needs a copy of the old file, too.
     """
@@ -52,4 +52,4 @@ def forget() -> None:
 
 
 def _told(tally: Tally) -> None:
-    click.echo(f"{tally.seen} of {max(tally.total, tally.seen)} provider keys done.", err=True)
+    click.echo(f"{tally.seen} of {max(tally.total, tally.seen)} secrets done.", err=True)

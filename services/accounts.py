@@ -14,7 +14,7 @@ from sqlalchemy import delete, select
 from extensions import db
 from models import LoginSession, MailedLink, SetupLink, User, Workspace
 from models.base import new_id, now, one_at_a_time, transaction
-from services import passwords, sessions, workspaces
+from services import audit, passwords, sessions, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
 from services.parts import parts
@@ -64,20 +64,31 @@ def sign_in(email: str, password: Secret, *, address: str | None, client: str | 
 # ---- the end of an account
 
 
-def close(user: User, actor: Actor) -> None:
-    """End every session of a person and let them in no more, until the account is reopened. Joins the act."""
+def close(user: User, actor: Actor, *, reason: str) -> None:
+    """End every session of a person and let them in no more, until the account is reopened. Joins the act.
+
+    The reason goes to the audit log of each of their workspaces, which stay as they are.
+    """
     with transaction() as session:
         user.closed_at = user.closed_at or now()
         session.execute(delete(LoginSession).where(LoginSession.user_id == user.id))
         session.execute(delete(MailedLink).where(MailedLink.user_id == user.id))
         session.flush()
+        _record_everywhere(user, actor, "user:close", reason=reason)
 
 
-def reopen(user: User, actor: Actor) -> None:
+def reopen(user: User, actor: Actor, *, reason: str) -> None:
     """Let a person in again whose account was closed. Joins the act."""
     with transaction() as session:
         user.closed_at = None
         session.flush()
+        _record_everywhere(user, actor, "user:reopen", reason=reason)
+
+
+def _record_everywhere(user: User, actor: Actor, action: str, **details: object) -> None:
+    # In one order, so that two acts never wait for each other in a circle.
+    for workspace_id in sorted(membership.workspace_id for membership in workspaces.memberships_of(user)):
+        audit.record(workspace_id, actor, action, object_id=user.id, object_name=user.email, details=details)
 
 
 # ---- the first operator

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from extensions import db
 from models import ApiKey, Membership, UsageRecord, User, Workspace
 from models.base import now, transaction
-from services import accounts, audit, workspaces
+from services import accounts, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.pages import Page, page_of
@@ -198,8 +198,7 @@ def close_account(user: User, *, reason: str, actor: Actor) -> None:
             return
         if user.is_operator and not _other_operators(user):
             raise PermissionRefused("This is the last operator. Make another one first.")
-        accounts.close(user, actor=actor)
-        _record(user, actor, "user:close", reason)
+        accounts.close(user, actor, reason=reason)
 
 
 def reopen_account(user: User, *, reason: str, actor: Actor) -> None:
@@ -210,8 +209,7 @@ def reopen_account(user: User, *, reason: str, actor: Actor) -> None:
         user = _locked(user_id)
         if user.closed_at is None:
             return
-        accounts.reopen(user, actor=actor)
-        _record(user, actor, "user:reopen", reason)
+        accounts.reopen(user, actor, reason=reason)
 
 
 def _checked(reason: str) -> str:
@@ -238,10 +236,3 @@ def _locked(user_id: str) -> User:
 def _other_operators(user: User) -> bool:
     query = select(User.id).where(User.is_operator, User.closed_at.is_(None), User.id != user.id)
     return db.session.scalars(query.limit(1)).first() is not None
-
-
-def _record(user: User, actor: Actor, action: str, reason: str) -> None:
-    memberships = workspaces.memberships_of(user)
-    # In one order, so that two acts never wait for each other in a circle.
-    for workspace_id in sorted(membership.workspace_id for membership in memberships):
-        audit.record(workspace_id, actor, action, object_id=user.id, object_name=user.email, details={"reason": reason})

@@ -88,16 +88,10 @@ def _limits() -> Iterator[Finding]:
 
 
 def _vault() -> Iterator[Finding]:
-    rows, closed = 0, 0
-    for row in vault_rotation.all_rows():
-        rows += 1
-        if not row.opens():
-            closed += 1
-            yield Finding(
-                False, f"{row.workspace}: the {row.provider} key cannot be decrypted; it has to be saved again"
-            )
+    closed = vault_rotation.unreadable()
+    yield from (Finding(False, sentence) for sentence in closed)
     if not closed:
-        yield Finding(True, f"all {rows} provider keys can be decrypted")
+        yield Finding(True, f"all {vault_rotation.count_rows()} sealed secrets can be decrypted")
 
 
 def _master_key() -> Iterator[Finding]:

@@ -7,47 +7,30 @@ saved meanwhile is lost. What was done stays done: an interrupted rotation is fi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select, update
-
-from extensions import db
-from models import ProviderKey, Workspace
 from models.base import transaction
-from services import provider_keys, sealing
+from services import sealing
 from services.errors import InvalidRequest
 from services.parts import parts
-from services.provider_keys import CANNOT_DECRYPT, Sealed
-from services.vault import CannotDecrypt, sealed_with
+from services.sealed_columns import SEALED_COLUMNS, SealedColumn, SealedRow
+from services.vault import sealed_with
 
 _ROWS_AT_ONCE = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A sealed provider key with the words that name it to the operator."""
-
-    sealed: Sealed
-    workspace: str
-    provider: str
-
-    def opens(self) -> bool:
-        try:
-            parts().vault.open(self.sealed.record, self.sealed.place)
-        except CannotDecrypt:
-            return False
-        return True
-
-
 @dataclass(slots=True)
 class Tally:
-    """How far a rotation is: ``current`` rows were sealed with the newest key already."""
+    """How far a rotation is: ``current`` rows were sealed with the newest key already.
+
+    ``unreadable`` has a sentence about each row that cannot be decrypted.
+    """
 
     total: int
     resealed: int = 0
     current: int = 0
-    unreadable: list[Row] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def seen(self) -> int:
@@ -75,11 +58,12 @@ def add_key() -> str:
 
 def reseal_all(progress: Callable[[Tally], None] = lambda tally: None) -> Tally:
     """Seal every row with the newest key. ``progress`` is told after every few rows."""
-    tally = Tally(total=db.session.scalar(select(func.count()).select_from(ProviderKey)) or 0)
-    after = ""
-    while found := _reseal_next(after, tally):
-        after = found[-1].sealed.row_id
-        progress(tally)
+    tally = Tally(total=count_rows())
+    for column in SEALED_COLUMNS:
+        after = ""
+        while found := _reseal_next(column, after, tally):
+            after = found[-1].id
+            progress(tally)
     return tally
 
 
@@ -93,9 +77,10 @@ def forget_old_keys() -> int:
         vault = parts().vault
         if vault.file is None:
             raise InvalidRequest("The master keys come from a setting. Remove the old ones there, on every node.")
-        needed = sum(sealed_with(row.sealed.record) != vault.active_key_id and row.opens() for row in all_rows())
+        rows = (row for column in SEALED_COLUMNS for row in column.all_rows())
+        needed = sum(sealed_with(row.record) != vault.active_key_id and row.opens() for row in rows)
         if needed:
-            raise InvalidRequest(f"{needed} provider keys are still sealed with an old key. Run `vault rotate` first.")
+            raise InvalidRequest(f"{needed} secrets are still sealed with an old key. Run `vault rotate` first.")
         dropped = len(vault.file.read()) - 1
         if dropped:
             vault.file.keep_first()
@@ -103,17 +88,18 @@ def forget_old_keys() -> int:
         return dropped
 
 
-def all_rows() -> Iterator[Row]:
-    """Yield every sealed row."""
-    after = ""
-    while found := _rows_after(after):
-        yield from found
-        after = found[-1].sealed.row_id
+def unreadable() -> list[str]:
+    """Return a sentence about each row that cannot be decrypted."""
+    return [_told(column, row) for column in SEALED_COLUMNS for row in column.all_rows() if not row.opens()]
+
+
+def count_rows() -> int:
+    return sum(column.count() for column in SEALED_COLUMNS)
 
 
 def rows_by_key() -> Counter[str]:
     """Return how many rows each master key has sealed, by its public name."""
-    return Counter(sealed_with(row.sealed.record) for row in all_rows())
+    return Counter(sealed_with(row.record) for column in SEALED_COLUMNS for row in column.all_rows())
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,56 +126,25 @@ def standings() -> list[KeyStanding]:
     ]
 
 
-def _reseal_next(after: str, tally: Tally) -> list[Row]:
+def _reseal_next(column: SealedColumn, after: str, tally: Tally) -> list[SealedRow]:
     """Look at the next few rows and seal anew what is not current. Nothing is counted unless it is committed."""
     resealed, unreadable = 0, []
     with transaction():
         sealing.take_turn()
-        found = _rows_after(after)
+        found = column.rows_after(after, _ROWS_AT_ONCE)
         for row in found:
             if not row.opens():
                 unreadable.append(row)
-            elif sealed_with(row.sealed.record) != parts().vault.active_key_id:
-                resealed += _reseal(row)
+            elif sealed_with(row.record) != parts().vault.active_key_id:
+                # One that was not as it was read has been sealed meanwhile.
+                resealed += column.replace(row, sealing.seal(parts().vault.open(row.record, row.place), row.place))
     for row in unreadable:
-        provider_keys.note_outcome(row.sealed.workspace_id, row.sealed, CANNOT_DECRYPT)
+        column.note(row)
     tally.resealed += resealed
-    tally.unreadable += unreadable
+    tally.unreadable += [_told(column, row) for row in unreadable]
     tally.current += len(found) - resealed - len(unreadable)
     return found
 
 
-def _reseal(row: Row) -> bool:
-    """Seal a row anew; tell whether it still was as it was read. One that was not has been sealed meanwhile."""
-    record, place = row.sealed.record, row.sealed.place
-    renewed = sealing.seal(parts().vault.open(record, place), place)
-    done = db.session.execute(
-        update(ProviderKey)
-        .where(ProviderKey.id == row.sealed.row_id, ProviderKey.sealed == record)
-        .values(sealed=renewed)
-        .execution_options(synchronize_session=False)
-    )
-    return bool(done.rowcount)  # type: ignore[attr-defined]
-
-
-def _rows_after(row_id: str) -> list[Row]:
-    query = (
-        select(
-            ProviderKey.id,
-            ProviderKey.workspace_id,
-            ProviderKey.provider,
-            ProviderKey.sealed,
-            ProviderKey.state,
-            Workspace.slug,
-        )
-        .join(Workspace, Workspace.id == ProviderKey.workspace_id)
-        .where(ProviderKey.id > row_id)
-        .order_by(ProviderKey.id)
-        .limit(_ROWS_AT_ONCE)
-    )
-    return [_row(*found) for found in db.session.execute(query)]
-
-
-def _row(row_id: str, workspace_id: str, provider: str, record: str, state: str, slug: str) -> Row:
-    place = provider_keys.place_of(workspace_id, provider, row_id)
-    return Row(Sealed(record, place, row_id, state, workspace_id), slug, provider)
+def _told(column: SealedColumn, row: SealedRow) -> str:
+    return f"{row.name} cannot be decrypted; {column.remedy}"

@@ -59,7 +59,7 @@ def test_no_call_fails_while_every_row_is_sealed_anew(portal: Portal, live_key: 
         let_calls_pass()
         rotated = portal.command("vault", "rotate", "--new-key")
         assert rotated.returncode == 0, rotated.stderr
-        assert "2 of 2 provider keys done." in rotated.stderr
+        assert "2 of 2 secrets done." in rotated.stderr
         assert "2 resealed, 0 already current, 0 cannot be decrypted." in rotated.stderr
         let_calls_pass()
         assert "2 old master keys dropped." in portal.command("vault", "forget").stderr

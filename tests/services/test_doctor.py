@@ -41,7 +41,7 @@ def test_a_sound_installation_has_nothing_to_complain_of(app: Flask, alice: Pers
     assert [title for title, _ in found] == [
         "database", "schema", "limits", "vault", "master key", "key files", "key files", "disk",
     ]  # fmt: skip
-    assert dict(found)["vault"].words == "all 1 provider keys can be decrypted"
+    assert dict(found)["vault"].words == "all 1 sealed secrets can be decrypted"
 
 
 def test_each_fault_is_found_and_named(

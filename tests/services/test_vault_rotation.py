@@ -124,7 +124,7 @@ def test_a_row_that_cannot_be_decrypted_is_named_and_does_not_stop_the_others(ap
     vault_rotation.add_key()
     tally = vault_rotation.reseal_all()
     assert (tally.resealed, tally.current) == (3, 0)
-    assert [(row.workspace, row.provider) for row in tally.unreadable] == [(people[2].slug, "openai")]
+    assert tally.unreadable == [f"{people[2].slug}: the openai key cannot be decrypted; it has to be saved again"]
     db.session.expire_all()
     assert row.state == "cannot_decrypt"
     # No key opens it, so none has to be kept for it.
@@ -151,7 +151,7 @@ def test_a_running_process_opens_and_seals_with_a_key_that_another_one_added(
 
 def test_an_old_key_is_not_forgotten_while_a_row_needs_it(app: Flask, people: list[Person]) -> None:
     vault_rotation.add_key()
-    with pytest.raises(InvalidRequest, match="4 provider keys are still sealed with an old key"):
+    with pytest.raises(InvalidRequest, match="4 secrets are still sealed with an old key"):
         vault_rotation.forget_old_keys()
     file = parts().vault.file
     assert file is not None

@@ -21,6 +21,7 @@ from services.gateway.simulator.draft import input_tokens, whole_number
 
 _SIZES = {"text-embedding-3-large": 3072}
 _USUAL_SIZE = 1536
+_NOT_STREAMED = "Embeddings are not streamed."
 _LARGEST = 4096
 # OpenAI's own bound (https://platform.openai.com/docs/api-reference/embeddings/create).
 _MOST_INPUTS = 2048
@@ -37,7 +38,7 @@ class EmbeddingSimulation:
         if self._form not in ("float", "base64"):
             raise InvalidRequest("'encoding_format' must be float or base64.", param="encoding_format")
         if request.get("stream") is True:
-            raise InvalidRequest("Embeddings are not streamed.", param="stream")
+            raise InvalidRequest(_NOT_STREAMED, param="stream")
         self._model = request["model"]
         usual = _SIZES.get(self._model.rpartition("/")[2], _USUAL_SIZE)
         self._size = whole_number(request, "dimensions", most=_LARGEST) or usual
@@ -56,8 +57,8 @@ class EmbeddingSimulation:
         return {"object": "list", "data": rows, "model": self._model, "usage": usage}
 
     def stream(self) -> Iterator[bytes]:
-        """Never asked for: a request for a stream is refused before."""
-        raise NotImplementedError
+        """Embeddings come whole; who wants a stream is told so when the request is read."""
+        raise InvalidRequest(_NOT_STREAMED, param="stream")
 
     def _told(self, vector: bytes) -> str | list[float]:
         if self._form == "base64":
