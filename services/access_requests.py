@@ -39,8 +39,7 @@ class AlreadyDecided(InvalidRequest):
 
 def volumes() -> dict[str, str]:
     """Return the choices for how many requests per minute are expected, by name, in words."""
-    offers = _offers()
-    first, most = offers[0], offers[-1]
+    first, most = offers()[0], offers()[-1]
     limit = first.requests_per_minute
     tenth = max(1, limit // 10)
     beyond = f" ({most.title})" if most is not first else ""
@@ -54,12 +53,12 @@ def volumes() -> dict[str, str]:
 
 def plan_wanted(workspace: Workspace, volume: str) -> Plan:
     """Return the plan that a request is about: the first with API access, unless more is needed than it gives."""
-    offers = _offers()
     more = volume == "more" or parts().plans.has_api_access(workspace)
-    return offers[-1] if more else offers[0]
+    return offers()[-1 if more else 0]
 
 
-def _offers() -> list[Plan]:
+def offers() -> list[Plan]:
+    """Return the plans that can be granted: those with API access, the cheapest first."""
     return [plan for plan in parts().plans.plans.values() if plan.api_access]
 
 

@@ -103,7 +103,8 @@ def _page(found: AccessRequest, grant: GrantForm | None = None, decline: Decline
         request=found,
         facts=facts,
         plans=plans,
-        offers=[plan for plan in plans.plans.values() if plan.api_access],
+        # The one that was asked for is the first button.
+        offers=sorted(access_requests.offers(), key=lambda plan: plan.name != found.plan),
         form=grant or decline,
         grant=grant or GrantForm(data={"words": found.workspace.plan_words or ""}),
         decline=decline or DeclineForm(),
