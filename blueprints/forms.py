@@ -13,7 +13,6 @@ from models import ApiKey, Membership
 from services import time_zones
 from services.errors import InvalidInput
 
-
 END_NOW = "end"
 
 

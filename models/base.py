@@ -15,7 +15,6 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Integer,
-    SQLColumnExpression,
     String,
     Text,
     delete,

@@ -56,9 +56,7 @@ def pending(workspace: Workspace) -> list[Invitation]:
 
 def get(workspace: Workspace, invitation_id: str) -> Invitation:
     """Return a pending invitation of this workspace. Raises NotFound for every other id."""
-    query = select(Invitation).where(
-        Invitation.workspace_id == workspace.id, Invitation.id == invitation_id, *_OPEN
-    )
+    query = select(Invitation).where(Invitation.workspace_id == workspace.id, Invitation.id == invitation_id, *_OPEN)
     found = db.session.scalars(query).first()
     if found is None:
         raise NotFound
@@ -243,9 +241,7 @@ def _told(inviter: User) -> str:
 
 def _record(workspace: Workspace, actor: Actor, action: str, invitation: Invitation) -> None:
     details = {"role": invitation.role}
-    audit.record(
-        workspace.id, actor, action, object_id=invitation.id, object_name=invitation.email, details=details
-    )
+    audit.record(workspace.id, actor, action, object_id=invitation.id, object_name=invitation.email, details=details)
 
 
 def _digest(token: Secret) -> bytes:

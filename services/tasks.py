@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from services import gauges, idempotency, invitations, mail, metering, prices, provider_upkeep, server_processes, sessions, spending
+from services import (
+    gauges,
+    idempotency,
+    invitations,
+    mail,
+    metering,
+    prices,
+    provider_upkeep,
+    server_processes,
+    sessions,
+    spending,
+)
 from services.background import Task
 
 _HOUR = 3600.0

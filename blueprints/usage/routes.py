@@ -9,9 +9,9 @@ from flask import Flask, Response, current_app, render_template, request, url_fo
 
 from blueprints.guards import current_role, current_workspace, role_required
 from blueprints.presenters import provider_title, spending_standings
+from blueprints.times import current_zone
 from blueprints.usage import bp, export
 from blueprints.usage.figures import NameTable, plots_of, span, table_of
-from blueprints.times import current_zone
 from models import Workspace
 from services import keys, usage
 from services.errors import DatabaseAway
@@ -45,7 +45,11 @@ class Question:
         zone = current_zone()
         if self.range == "24h":
             return usage.last_hours(zone=zone)
-        return usage.this_month(zone) if self.range == "month" else usage.last_days(int(self.range.removesuffix("d")), zone)
+        return (
+            usage.this_month(zone)
+            if self.range == "month"
+            else usage.last_days(int(self.range.removesuffix("d")), zone)
+        )
 
     def address(self, endpoint: str = "usage.show", **changed: str | None) -> str:
         """Return the address of this question, or of one that differs from it; what is not asked for is left out."""

@@ -104,7 +104,9 @@ def leave() -> Answer:
             flash(f"You have left {workspace.name}.")
             return redirect(url_for("workspace.switcher"), 303)
     views = key_views(workspace, owned, role=current_role(), user_id=person.id)
-    page = render_template("workspace/leave.html", form=form, keys=views, last_owner=last_owner, sentence=members.LAST_OWNER)
+    page = render_template(
+        "workspace/leave.html", form=form, keys=views, last_owner=last_owner, sentence=members.LAST_OWNER
+    )
     return page, 422 if form.errors else 200
 
 

@@ -58,7 +58,9 @@ def test_who_may_give_which_role_to_whom(team: dict[str, Person], alice: Person)
         if may_change(team, alice, actor, target, role)
     }
     everybody, roles = list(team), [one.value for one in Role]
-    by_owner = {("owner", target, role) for target in everybody for role in roles if target != "owner" or role == "owner"}
+    by_owner = {
+        ("owner", target, role) for target in everybody for role in roles if target != "owner" or role == "owner"
+    }
     by_admin = {
         ("admin", target, role) for target in ("admin", "developer", "viewer") for role in roles if role != "owner"
     }
@@ -116,15 +118,15 @@ def test_the_last_owner_stays_owner(team: dict[str, Person], alice: Person) -> N
     assert ("member:leave", alice.email) in entries(alice)
 
 
-def test_of_two_owners_who_leave_at_the_same_moment_one_stays(app: Flask, team: dict[str, Person], alice: Person) -> None:
+def test_of_two_owners_who_leave_at_the_same_moment_one_stays(
+    app: Flask, team: dict[str, Person], alice: Person
+) -> None:
     admin = team["admin"]
     for _ in range(4):
         with transaction() as session:
             for person in (alice, admin):
                 session.merge(
-                    Membership(
-                        workspace_id=alice.workspace_id, user_id=person.user_id, role="owner", created_at=now()
-                    )
+                    Membership(workspace_id=alice.workspace_id, user_id=person.user_id, role="owner", created_at=now())
                 )
         db.session.rollback()
         start, outcomes = threading.Barrier(2), []
