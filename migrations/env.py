@@ -53,8 +53,14 @@ def run_on_own_engine() -> None:
         if connection.dialect.name == "sqlite":
             connection.connection.execute("PRAGMA foreign_keys=OFF")
         connection = connection.execution_options(begin_immediate=True)
-        run(connection)
-        connection.commit()
+        try:
+            run(connection)
+            connection.commit()
+        finally:
+            # It goes back to the pool, and whoever has it next relies on them.
+            connection.rollback()
+            if connection.dialect.name == "sqlite":
+                connection.connection.execute("PRAGMA foreign_keys=ON")
 
 
 given = context.config.attributes.get("connection")
