@@ -79,8 +79,6 @@ def fill(host: Person, minted: Minted, client: FlaskClient) -> None:
 def test_deleting_a_workspace_leaves_no_row_of_it(
     app: Flask, alice: Person, bob: Person, mint: Mint, client: FlaskClient
 ) -> None:
-    with transaction() as session:
-        session.query(User).update({User.email_confirmed_at: now()})
     minted = mint("Production Server")
     fill(alice, minted, client)
     bobs = db.session.get_one(User, bob.user_id)
@@ -93,6 +91,8 @@ def test_deleting_a_workspace_leaves_no_row_of_it(
     assert {name for name in filled | {"usage_record", "webhook_endpoint", "mail_message"} if not before[name]} == set()
     admin = make_person("admin@northwind.example")
     join(admin, alice, Role.ADMIN)
+    with transaction() as session:
+        session.query(User).update({User.email_confirmed_at: now()})
     for person in (admin, bob):
         with pytest.raises(PermissionRefused):
             workspace_end.delete_workspace(alice.workspace_id, actor=person.actor)
