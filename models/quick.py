@@ -183,6 +183,13 @@ class Quick:
             connection.invalidate(error)
 
     @property
+    def broken_reference(self) -> type[Exception]:
+        """What a statement raises for a row that names another which is gone."""
+        driver: Any = self.engine.dialect.dbapi
+        error: type[Exception] = driver.IntegrityError
+        return error
+
+    @property
     def _operational_errors(self) -> tuple[Any, ...]:
         driver: Any = self.engine.dialect.dbapi
         return (driver.OperationalError, driver.InterfaceError, driver.InternalError)

@@ -96,6 +96,8 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     paths += [f"/keys/{rotating.key.id}/{act}" for act in ("rotate", "rotation")]
     paths += ["/keys?q=nonsense", "/keys/scopes", "/keys/refusals", f"/keys/refusals?request_id={refused}"]
     paths += ["/keys/refusals?request_id=req_unknown"]
+    paths += ["/team", "/team/invite", "/workspace", "/workspace/leave", "/workspace/delete", "/workspaces/new"]
+    paths += ["/account/profile"]
     paths += [f"/keys/providers/{act}" for act in ("new", "openai/update", "openrouter/delete")]
     for path in paths:
         window.goto(path)

@@ -26,6 +26,8 @@ from models import (
 from models.base import new_id, now, transaction
 from services import custom_scopes, invitations, provider_keys, sessions, spending, workspace_end, workspaces
 from services.errors import InvalidInput, NotFound, PermissionRefused
+from services.gate import KeyFacts
+from services.gateway import catalogue
 from services.keys import Minted
 from services.parts import parts
 from services.permissions import Role
@@ -115,6 +117,20 @@ def test_deleting_a_workspace_leaves_no_row_of_it(
     assert errors[0] == errors[1]
     assert {answer.status_code for answer in answers} == {403}
     assert db.session.query(UsageRecord).filter_by(workspace_id=alice.workspace_id).count() == 0
+
+
+def test_a_call_at_work_while_its_workspace_goes_ends_like_one_with_an_unknown_key(
+    app: Flask, alice: Person, mint: Mint, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minted, owner = mint("Production Server"), alice.actor
+
+    def slow(key: KeyFacts) -> list[object]:
+        workspace_end.delete_workspace(key.workspace_id, actor=owner)
+        return []
+
+    monkeypatch.setattr(catalogue, "models", slow)
+    answer = client.get("/v1/models", headers=bearer(minted.secret))
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (403, "invalid_api_key")
 
 
 def test_another_workspace_and_another_name(app: Flask, alice: Person, bob: Person) -> None:
