@@ -154,7 +154,7 @@ class Quick:
             self._kept = _Kept(self._connect, _POSTGRESQL_CONNECTIONS, _POSTGRESQL_WAIT_SECONDS)
         driver: Any = self._dialect.dbapi
         self._operational_errors = (driver.OperationalError, driver.InterfaceError, driver.InternalError)
-        self._integrity_error = driver.IntegrityError
+        self._integrity_error: type[Exception] = driver.IntegrityError
         _alive.add(self)
 
     @property
@@ -274,6 +274,11 @@ class Quick:
     def begin_anew(self) -> None:
         """Forget the connections of the parent in a forked process."""
         self._kept.begin_anew()
+
+    @property
+    def broken_reference(self) -> type[Exception]:
+        """What a statement raises for a row that names another which is gone."""
+        return self._integrity_error
 
 
 class Act:

@@ -6,6 +6,7 @@ workspace run one after the other, so that of two owners who leave at the same m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from sqlalchemy import Select, and_, bindparam, func, or_, select, update
@@ -192,7 +193,7 @@ def confirmed(user: User) -> bool:
     return user.email_confirmed_at is not None and user.closed_at is None
 
 
-def _listed(workspace: Workspace) -> Select[tuple[Membership]]:
+def _listed(workspace: Workspace) -> Select[Membership]:
     query = select(Membership).where(Membership.workspace_id == workspace.id)
     return query.order_by(Membership.created_at, Membership.user_id)
 
@@ -233,7 +234,7 @@ def _pass_on(workspace: Workspace, key: ApiKey, heir: User | None, actor: Actor)
     audit.record(workspace.id, actor, "key:hand_over", object_id=key.id, object_name=key.name, details=details)
 
 
-def _record(workspace: Workspace, actor: Actor, action: str, person: User, details: dict[str, object]) -> None:
+def _record(workspace: Workspace, actor: Actor, action: str, person: User, details: Mapping[str, object]) -> None:
     audit.record(workspace.id, actor, action, object_id=person.id, object_name=person.email, details=details)
 
 

@@ -15,8 +15,8 @@ from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
 from models.quick import Act, DatabaseUnavailable, Prepared, Quick
 from services import prices, settling, spending
-from services.errors import DatabaseAway
-from services.gate import KeyFacts
+from services.errors import DatabaseAway, PortalError
+from services.gate import REASONS, KeyFacts
 from services.logs import each_text, hide_keys
 from services.parts import parts
 from services.server_processes import is_dead, moments, own_id
@@ -157,6 +157,12 @@ class Meter:
     def _run(self, statement: Prepared, values: dict[str, object]) -> None:
         try:
             self._quick.run(statement, values)
+        except self._quick.broken_reference as error:
+            # The workspace was deleted while the call was at work: its key is as unknown as one that never was.
+            unknown = REASONS["invalid_api_key"]
+            raise PortalError(
+                unknown.message, code="invalid_api_key", status=unknown.status, type=unknown.type
+            ) from error
         except DatabaseUnavailable as error:
             raise DatabaseAway from error
 

@@ -62,5 +62,11 @@ def delete_workspace(workspace_id: str, *, actor: Actor) -> None:
 def _tell(people: list[User], name: str, actor: Actor) -> None:
     for person in people:
         if members.confirmed(person):
-            words = {"workspace_name": name, "actor_name": actor.name, "at": now()}
-            mail.queue(person.email, f"{name} was deleted", "workspace_deleted", **words)
+            mail.queue(
+                person.email,
+                f"{name} was deleted",
+                "workspace_deleted",
+                workspace_name=name,
+                actor_name=actor.name,
+                at=now(),
+            )

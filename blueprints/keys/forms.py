@@ -83,7 +83,8 @@ class MomentForm(PortalForm):
 
     def _entered(self) -> datetime | None:
         """Return the moment at which the person's clocks show date and time; None when they skip it."""
-        entered = datetime.strptime(f"{self.date.data} {(self.time.data or '')[:5]}", "%Y-%m-%d %H:%M")
+        text = f"{self.date.data} {(self.time.data or '')[:5]}"
+        entered = datetime.strptime(text, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
         try:
             return time_zones.moment_at(entered.date(), entered.time(), current_zone())
         except OverflowError:

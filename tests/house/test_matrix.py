@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +30,7 @@ from tests.people import Person, bearer, join, make_person
 
 # Who has gone, or has gone with it, is led to the list of workspaces as well.
 LEADS_ELSEWHERE = {"/workspace/leave", "/workspace/delete"}
+People = dict[str, tuple[Visitor, str]]
 KEYS = ("key", "disabled_key", "rotating_key", "deleted_key")
 # Arguments that name no thing of a workspace.
 OTHERS = {"name": "openai", "token": "none", "version": "0", "model_id": "gpt-4o"}
@@ -80,35 +83,39 @@ def test_each_person_gets_what_the_table_says(app: Flask, alice: Person, tmp_pat
         visitor.open("/overview")
     point_at(alice, people)
     before = {name: rows for name, rows in dump().items() if name != "login_session"}
-    wrong = []
-    for entry in matrix.entries(app):
-        for person, (visitor, token) in people.items():
-            expected = entry.allowed(person)
-            if expected in (YES, OWN):
-                continue
-            if (found := verdict(entry, ask(visitor, token, entry, things))) != expected:
-                wrong.append((entry.method, entry.rule, person, expected, found))
-    assert wrong == []
+    assert list(wrongly_let_in(app, people, things)) == []
     assert {name: rows for name, rows in dump().items() if name != "login_session"} == before
+    assert list(wrongly_refused(app, people, things, hers, State(tmp_path / "test.db"))) == []
 
-    state = State(tmp_path / "test.db")
+
+def wrongly_let_in(app: Flask, people: People, things: Things) -> Iterator[tuple[str, ...]]:
+    """Ask what the table refuses; yield every other answer."""
+    for entry, person in itertools.product(matrix.entries(app), people):
+        expected = entry.allowed(person)
+        if expected not in (YES, OWN):
+            found = verdict(entry, ask(*people[person], entry, things))
+            if found != expected:
+                yield entry.method, entry.rule, person, expected, found
+
+
+def wrongly_refused(
+    app: Flask, people: People, things: Things, hers: Things, state: State
+) -> Iterator[tuple[str, ...]]:
+    """Ask what the table allows, each time in the same state; yield every refusal. Others' keys are not one's own."""
     # What everybody may do signs out as well, and a browser keeps no cookie that it was told to drop.
-    for entry in sorted(matrix.entries(app), key=lambda entry: entry.ability == matrix.ANYBODY):
-        for person, (visitor, token) in people.items():
-            expected = entry.allowed(person)
-            if expected not in (YES, OWN):
-                continue
-            names_a_key = "<key_id>" in entry.rule
-            found = verdict(entry, ask(visitor, token, entry, hers if expected == OWN and names_a_key else things))
-            if found != YES:
-                wrong.append((entry.method, entry.rule, person, expected, found))
-            if entry.method != "GET":
-                state.put_back()
-            if expected == OWN and names_a_key:
-                others = verdict(entry, ask(visitor, token, entry, things))
-                if others != NO:
-                    wrong.append((entry.method, entry.rule, person, "not another's", others))
-    assert wrong == [], "\n".join(map(str, wrong))
+    in_order = sorted(matrix.entries(app), key=lambda entry: entry.ability == matrix.ANYBODY)
+    for entry, person in itertools.product(in_order, people):
+        expected = entry.allowed(person)
+        if expected not in (YES, OWN):
+            continue
+        only_own = expected == OWN and "<key_id>" in entry.rule
+        found = verdict(entry, ask(*people[person], entry, hers if only_own else things))
+        if entry.method != "GET":
+            state.put_back()
+        if found != YES:
+            yield entry.method, entry.rule, person, expected, found
+        if only_own and (others := verdict(entry, ask(*people[person], entry, things))) != NO:
+            yield entry.method, entry.rule, person, "not another's", others
 
 
 def test_each_key_gets_what_its_scopes_say(app: Flask, alice: Person, tmp_path: Path) -> None:
@@ -140,7 +147,7 @@ def test_each_key_gets_what_its_scopes_say(app: Flask, alice: Person, tmp_path: 
     assert wrong == []
 
 
-def callers(app: Flask, alice: Person) -> dict[str, tuple[Visitor, str]]:
+def callers(app: Flask, alice: Person) -> People:
     """Return a browser of each kind of person, with a token for its forms."""
     people = {Role.OWNER.value: alice}
     for role in (Role.ADMIN, Role.DEVELOPER, Role.VIEWER):
@@ -170,7 +177,7 @@ def own_keys(maker: Person) -> dict[str, str]:
     return {kind: key.id for kind, key in made.items()}
 
 
-def point_at(alice: Person, people: dict[str, tuple[Visitor, str]]) -> None:
+def point_at(alice: Person, people: People) -> None:
     """Let every browser look at alice's workspace, also those whose person has no place in it."""
     with transaction() as session:
         session.execute(update(LoginSession).values(workspace_id=alice.workspace_id))

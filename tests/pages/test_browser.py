@@ -126,6 +126,8 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     paths += [f"/keys/{rotating.key.id}/{act}" for act in ("rotate", "rotation")]
     paths += ["/keys?q=nonsense", "/keys/scopes", "/keys/refusals", f"/keys/refusals?request_id={refused}"]
     paths += ["/keys/refusals?request_id=req_unknown", "/audit", "/audit?from=soon", "/audit?who=nobody"]
+    paths += ["/team", "/team/invite", "/workspace", "/workspace/leave", "/workspace/delete", "/workspaces/new"]
+    paths += ["/account/profile"]
     paths += [f"/keys/providers/{act}" for act in ("new", "openai/update", "openrouter/delete")]
     paths += webhook_pages(alice)
     for path in paths:
