@@ -7,10 +7,12 @@ workers' attention in no other way that comes before the end.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -117,10 +119,13 @@ def shut_the_door() -> None:
     kept = ctypes.create_string_buffer(program)
     argument = struct.pack("HL", len(_NO_NEW_CONNECTIONS), ctypes.addressof(kept))
     for descriptor in map(int, os.listdir("/proc/self/fd")):
-        try:
-            with socket.socket(fileno=os.dup(descriptor)) as found:
-                if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    found.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
-        except OSError:
-            # No socket, or one that is gone already.
-            continue
+        # One that is gone already is the listing's own.
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                _filter(descriptor, argument)
+
+
+def _filter(descriptor: int, argument: bytes) -> None:
+    with socket.socket(fileno=os.dup(descriptor)) as found:
+        if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            found.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, argument)
