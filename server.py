@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from multiprocessing.util import Finalize
@@ -37,6 +38,7 @@ def main() -> None:
     """Serve until told to stop. Signals are granian's: SIGTERM ends it after the requests in flight."""
     settings = load_settings()
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
+    allow_open_files(4 * settings.threads)
     metrics.begin_anew(settings.instance_path)
     # Until granian has set a worker's own handlers, it would swallow a signal with its parent's.
     os.register_at_fork(after_in_child=_heed_signals)
@@ -58,6 +60,14 @@ def main() -> None:
         workers_kill_timeout=_STOP_SECONDS,
         log_level=LogLevels.error,
     ).serve()
+
+
+def allow_open_files(number: int) -> None:
+    """Let each process have so many files open, if the system permits: every call at work has two connections."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if most == resource.RLIM_INFINITY else min(number, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def application() -> Flask:

@@ -29,6 +29,7 @@ import gateways
 import table
 from gateways import Gateway, Place
 from machine import Failed, Program, free_port, running
+from provider import LIMITED
 
 import dev
 
