@@ -211,7 +211,7 @@ class Settings:
     port: int = _setting(_number(1, 65535), "5000", "Port the server listens on.")
     workers: int = _setting(_number(1, 256), None, "Number of server processes.", shown="one per core")
     threads: int = _setting(
-        _number(1, 4096), "512", "Most requests that one process works on at once; a stream takes one throughout."
+        _number(1, 4096), "1200", "Most requests that one process works on at once; a stream takes one throughout."
     )
     drain_seconds: int = _setting(
         _number(0, 600),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -41,6 +42,7 @@ def main() -> None:
     """Serve until told to stop: SIGTERM ends it after the requests in flight, SIGINT does so without a wait before."""
     settings = load_settings()
     end_with(int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid(), signal.SIGTERM)
+    allow_open_files(4 * settings.threads)
     metrics.begin_anew(settings.instance_path)
     # Until granian has set a worker's own handlers, it would swallow a signal with its parent's.
     os.register_at_fork(after_in_child=_heed_signals)
@@ -82,6 +84,14 @@ def _stop_in_order(server: Any, drain_seconds: float) -> None:
             end.start()
 
     signal.signal(signal.SIGTERM, begin)
+
+
+def allow_open_files(number: int) -> None:
+    """Let each process have so many files open, if the system permits: every call at work has two connections."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if most == resource.RLIM_INFINITY else min(number, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def application() -> Flask:

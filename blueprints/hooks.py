@@ -49,7 +49,8 @@ def is_api() -> bool:
 
 
 def _begin() -> None:
-    g.request_id = "req_" + secrets.token_hex(12)
+    # The moment first, so that the rows of usage come in the order of their index.
+    g.request_id = f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
     g.started = time.perf_counter()
     environ = request.environ
     host = environ.get("HTTP_HOST", "")

@@ -39,12 +39,13 @@ def bearer_required(
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Response:
-            g.api = True
+            known = g._get_current_object()
+            known.api = True
             meter = Meter(parts().quick)
             verdict = judge(presented(), scope() if callable(scope) else scope, model=model)
-            g.verdict = verdict
+            known.verdict = verdict
             if verdict.key is not None:
-                g.call = _call(verdict.key)
+                known.call = _call(verdict.key)
             if not verdict.allowed:
                 return _refuse(verdict, meter)
             return _answer(view, args, kwargs, meter)
@@ -64,7 +65,8 @@ def current_call() -> Call:
 def _answer(view: View, args: Any, kwargs: Any, meter: Meter) -> Response:
     call = current_call()
     try:
-        response = make_response(view(*args, **kwargs))
+        made = view(*args, **kwargs)
+        response = made if isinstance(made, Response) else make_response(made)
     except Exception as error:
         refusal = as_portal_error(error)
         meter.record(call, refusal.status, refusal.code)
@@ -117,20 +119,22 @@ def _challenge(verdict: Verdict) -> str:
 
 def presented() -> Presented:
     """What this request shows of itself to the gate."""
-    address = request.remote_addr or ""
+    sent = request.environ
+    address = sent.get("REMOTE_ADDR") or ""
     return Presented(
-        authorization=request.headers.get("Authorization"),
-        x_api_key=request.headers.get("X-API-Key"),
+        authorization=sent.get("HTTP_AUTHORIZATION"),
+        x_api_key=sent.get("HTTP_X_API_KEY"),
         address=address,
         # Nobody listens on the way within a machine.
-        encrypted=request.is_secure or is_loopback(address),
-        from_browser="Origin" in request.headers or "Sec-Fetch-Site" in request.headers,
-        origin=request.headers.get("Origin"),
+        encrypted=sent.get("wsgi.url_scheme") in ("https", "wss") or is_loopback(address),
+        from_browser="HTTP_ORIGIN" in sent or "HTTP_SEC_FETCH_SITE" in sent,
+        origin=sent.get("HTTP_ORIGIN"),
     )
 
 
 def _endpoint() -> str:
-    rule = request.url_rule.rule if request.url_rule else request.path
+    found = request.url_rule
+    rule = found.rule if found else request.path
     return rule.removeprefix("/v1/")
 
 
@@ -146,10 +150,11 @@ def _attempt(shown: Secret) -> Attempt:
 
 
 def _call(key: KeyFacts) -> Call:
+    sent = request.environ
     return Call(
         request_id=g.request_id,
         key=key,
         endpoint=_endpoint(),
-        address=request.remote_addr or "",
-        client=request.headers.get("User-Agent"),
+        address=sent.get("REMOTE_ADDR") or "",
+        client=sent.get("HTTP_USER_AGENT"),
     )

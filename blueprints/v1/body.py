@@ -15,8 +15,9 @@ def read_body() -> bytes:
     The server ends a body that was cut off as if it were complete, and a chunked one is read no further than the limit,
     so both are checked here. Raises InvalidRequest and werkzeug's RequestEntityTooLarge.
     """
-    body = request.get_data()
-    announced = request.content_length
+    asked = request._get_current_object()  # type: ignore[attr-defined]
+    body: bytes = asked.get_data()
+    announced = asked.content_length
     if announced is not None and announced != len(body):
         raise InvalidRequest("The body is shorter than its Content-Length says.", code="invalid_json")
     if announced is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:

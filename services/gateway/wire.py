@@ -13,6 +13,7 @@ _LONGEST_HEAD = 64 * 1024
 # A chunk's size with its extensions, or a trailer.
 _LONGEST_LINE = 8 * 1024
 _PIECE_BYTES = 64 * 1024
+_STEP_BYTES = 16 * 1024
 _LONGEST_NUMBER = 15
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 
@@ -78,29 +79,21 @@ class Response:
         return piece
 
     def _next_of_chunks(self) -> bytes:
-        """Return what the chunks hold that are here by now, of which the last may have come in part."""
-        ready: list[bytes] = []
-        start = 0
+        """Return a chunk, or the part of it that is here by now."""
         while not self.complete:
-            if self._chunk_left:
-                piece = self._buffer[start : start + self._chunk_left]
-                start += len(piece)
+            if self._chunk_left and self._buffer:
+                piece, self._buffer = self._buffer[: self._chunk_left], self._buffer[self._chunk_left :]
                 self._chunk_left -= len(piece)
-                if piece:
-                    ready.append(piece)
-                if self._chunk_left:
-                    break
-            end = self._buffer.find(b"\n", start)
-            if end < 0:
-                if len(self._buffer) - start > _LONGEST_LINE:
-                    raise Malformed("a line is too long")
-                break
-            self._take_line(self._buffer[start:end].removesuffix(b"\r"))
-            start = end + 1
-        self._buffer = self._buffer[start:]
-        if not ready and not self.complete:
-            self._fill()
-        return ready[0] if len(ready) == 1 else b"".join(ready)
+                return piece
+            end = -1 if self._chunk_left else self._buffer.find(b"\n")
+            if end >= 0:
+                line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
+                self._take_line(line.removesuffix(b"\r"))
+            elif len(self._buffer) > _LONGEST_LINE:
+                raise Malformed("a line is too long")
+            else:
+                self._fill()
+        return b""
 
     def _take_line(self, line: bytes) -> None:
         if self._ends_chunk:
@@ -118,7 +111,7 @@ class Response:
             self._in_trailers = not self._ends_chunk
 
     def _fill(self) -> None:
-        found = self._receive(_PIECE_BYTES)
+        found = self._receive(_STEP_BYTES)
         if not found:
             raise Malformed("the answer breaks off")
         self._buffer = self._buffer + found if self._buffer else found

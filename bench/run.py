@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""Measures the portal beside a bare Flask pass-through and the peers that are installed; prints one table.
+
+``python3 bench/run.py`` needs nothing but Python on Linux; bench/README.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import gates
+import gateways
+import table
+from gateways import Gateway, Place
+from machine import Failed, Program, free_port, running
+from provider import LIMITED
+
+import dev
+
+ROOT = HERE.parent
+PAUSE_SECONDS = 0.1
+
+
+@dataclass
+class Bench:
+    """One run: where things are, and how long each point takes."""
+
+    python: str
+    folder: Path
+    provider_port: int
+    seconds: float
+    rate: int
+    streams: int
+    events: int
+    keys: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def provider_url(self) -> str:
+        return f"http://127.0.0.1:{self.provider_port}/v1"
+
+    @property
+    def gateway_cores(self) -> set[int]:
+        return {min(os.sched_getaffinity(0))}
+
+    @property
+    def other_cores(self) -> set[int]:
+        return os.sched_getaffinity(0) - self.gateway_cores or self.gateway_cores
+
+
+def main() -> None:
+    arguments = _arguments()
+    _allow_many_files()
+    python = _python_of_the_portal()
+    with tempfile.TemporaryDirectory(prefix="arka-bench-") as name:
+        bench = Bench(
+            python, Path(name), free_port(), arguments.seconds, arguments.rate, arguments.streams, arguments.events
+        )
+        environment = gateways.plain_environment()
+        command = [
+            sys.executable,
+            str(HERE / "provider.py"),
+            str(bench.provider_port),
+            str(bench.events),
+            str(PAUSE_SECONDS),
+        ]
+        provider = Program(command, environment, ROOT, bench.folder / "provider.log", bench.other_cores)
+        with running(provider):
+            provider.wait_until_up(f"http://127.0.0.1:{bench.provider_port}/stats", 10)
+            ok = _measure_all(bench, arguments)
+    sys.exit(0 if ok else 1)
+
+
+def _measure_all(bench: Bench, arguments: argparse.Namespace) -> bool:
+    settings = _settings(bench, "sqlite")
+    bench.keys = _prepare(bench, settings)
+    portal = gateways.portal(bench.python, settings, bench.keys["load"]["secret"])
+    contenders = [gateways.passthrough(bench.python), portal]
+    if arguments.database_url or arguments.ratelimit_uri:
+        contenders.append(_grown(bench, arguments))
+    notes: list[str] = []
+    if not arguments.no_peers:
+        found, notes = gateways.peers()
+        contenders += found
+    rows = []
+    for contender in contenders:
+        try:
+            rows.append(_measure(bench, contender))
+        except Failed as error:
+            notes.append(f"{contender.name}: {error}")
+    without_key = _stats(bench)["without_key"]
+    held = _gates(bench, portal, settings, without_key, rows)
+    print(table.text(rows, held, notes))
+    return len(rows) >= 2 and all(ok for _, _, ok in held)
+
+
+def _measure(bench: Bench, gateway: Gateway) -> dict[str, Any]:
+    """Start a gateway on one core with one worker, and with its usual workers for the streams; return its row."""
+    print(f"measuring {gateway.name} ...", file=sys.stderr, flush=True)
+    row: dict[str, Any] = {"name": gateway.name}
+    with _started(bench, gateway, workers=1, cores=bench.gateway_cores) as (program, port, seconds):
+        row["start_s"] = seconds
+        _load(bench, gateway, program, port, mode="closed", number=16, seconds=min(2.0, bench.seconds))
+        for name, mode, number in (("c16", "closed", 16), ("rate", "rate", bench.rate), ("c64", "closed", 64)):
+            row[name] = _load(bench, gateway, program, port, mode=mode, number=number, seconds=bench.seconds)
+    workers = len(os.sched_getaffinity(0))
+    with _started(bench, gateway, workers=workers, cores=os.sched_getaffinity(0)) as (program, port, _):
+        seconds = bench.events * PAUSE_SECONDS
+        row["streams"] = _load(bench, gateway, program, port, mode="streams", number=bench.streams, seconds=seconds)
+    return row
+
+
+@contextlib.contextmanager
+def _started(bench: Bench, gateway: Gateway, *, workers: int, cores: set[int]) -> Iterator[tuple[Program, int, float]]:
+    """Give a running gateway, its port, and how many seconds it took until it answered a call."""
+    place = Place(free_port(), workers, bench.provider_url, bench.folder)
+    command, environment = gateway.command(place)
+    began = time.monotonic()
+    log = bench.folder / (gateway.name.split()[0] + ".log")
+    program = Program(command, environment, ROOT, log, cores)
+    with running(program):
+        program.wait_until_up(f"http://127.0.0.1:{place.port}{gateway.path_up}", gateway.patience_seconds)
+        _first_answer(bench, gateway, place.port)
+        yield program, place.port, time.monotonic() - began
+
+
+def _first_answer(bench: Bench, gateway: Gateway, port: int) -> None:
+    for _ in range(20):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/chat/completions",
+            gates.BODY,
+            {**_headers(bench, gateway), "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                answer.read()
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise Failed("it does not answer a call")
+
+
+def _load(bench: Bench, gateway: Gateway, program: Program, port: int, **order: Any) -> dict[str, Any]:
+    body = json.loads(gates.BODY) | ({"stream": True} if order["mode"] == "streams" else {})
+    told = json.dumps({**order, "port": port, "headers": _headers(bench, gateway), "body": json.dumps(body)})
+    before = program.cpu_seconds()
+    generator = subprocess.Popen([sys.executable, str(HERE / "load.py"), told], stdout=subprocess.PIPE, text=True)
+    os.sched_setaffinity(generator.pid, bench.other_cores)
+    most = 0.0
+    while True:
+        try:
+            output, _ = generator.communicate(timeout=0.5)
+            break
+        except subprocess.TimeoutExpired:
+            most = max(most, program.memory_mib())
+    seen: dict[str, Any] = json.loads(output)
+    cpu = program.cpu_seconds() - before
+    count = seen["events"] if order["mode"] == "streams" else seen["good"] + seen["refused"]
+    return {**seen, "cpu_ms": 1000 * cpu / max(1, count), "memory_mib": max(most, program.memory_mib())}
+
+
+def _gates(
+    bench: Bench, portal: Gateway, settings: dict[str, str], without_key: int, rows: list[dict[str, Any]]
+) -> list[table.Gate]:
+    """Return each gate with what was found and whether it held."""
+    print("the gates ...", file=sys.stderr, flush=True)
+    environment = {**gateways.plain_environment(), **settings}
+    disable = [bench.python, "-m", "flask", "--app", "app", "key", "disable"]
+    with _started(bench, portal, workers=2, cores=os.sched_getaffinity(0)) as (program, port, _):
+        late = gates.accepted_after_revocation(port, bench.keys["revoked"], disable, environment, ROOT)
+        allowed = gates.allowed_at_once(port, bench.keys["limited"])
+        database = Path(settings["ARKA_INSTANCE_PATH"]) / "portal.db"
+        kept, replies = gates.rows_and_replies(port, bench.keys["killed"], program, database, min(2.0, bench.seconds))
+    points = [
+        row[name] for row in rows if row["name"].startswith("portal") for name in ("c16", "rate", "c64", "streams")
+    ]
+    errors = sum(point["refused"] + point["broken"] for point in points)
+    unfinished = sum(bench.streams - row["streams"]["complete"] for row in rows if row["name"].startswith("portal"))
+    return [
+        ("calls accepted after a revocation had answered", str(late), late == 0),
+        ("usage rows / answers received, after kill -9 of the whole tree", f"{kept} / {replies}", kept >= replies > 0),
+        (f"allowed of {LIMITED} over 2 workers", str(allowed), allowed == LIMITED),
+        ("requests at the provider without its key", str(without_key), without_key == 0),
+        ("errors, and streams that did not end", f"{errors}, {unfinished}", errors == 0 and unfinished == 0),
+    ]
+
+
+def _settings(bench: Bench, name: str, **more: str) -> dict[str, str]:
+    return {
+        "ARKA_INSTANCE_PATH": str(bench.folder / name),
+        "ARKA_OPENAI_BASE_URL": bench.provider_url,
+        "ARKA_DEMO": "0",
+        **more,
+    }
+
+
+def _prepare(bench: Bench, settings: dict[str, str]) -> dict[str, dict[str, str]]:
+    told = subprocess.run(
+        [bench.python, str(HERE / "prepare.py")],
+        env={**gateways.plain_environment(), **settings},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    made: dict[str, dict[str, str]] = json.loads(told.stdout)
+    return made
+
+
+def _grown(bench: Bench, arguments: argparse.Namespace) -> Gateway:
+    more = {"ARKA_DATABASE_URL": arguments.database_url, "ARKA_RATELIMIT_STORAGE_URI": arguments.ratelimit_uri}
+    settings = _settings(bench, "grown", **{name: value for name, value in more.items() if value})
+    key = _prepare(bench, settings)["load"]["secret"]
+    return replace(gateways.portal(bench.python, settings, key), name="portal (PostgreSQL, Redis)")
+
+
+def _headers(bench: Bench, gateway: Gateway) -> dict[str, str]:
+    named = {gateway.provider_header: bench.provider_url} if gateway.provider_header else {}
+    return {**gateway.headers, **named}
+
+
+def _stats(bench: Bench) -> dict[str, int]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{bench.provider_port}/stats") as answer:
+        told: dict[str, int] = json.load(answer)
+        return told
+
+
+def _python_of_the_portal() -> str:
+    """Return this interpreter if it has what the portal needs, else that of ``dev.py run``."""
+    command = [sys.executable, "-c", "import flask_limiter, granian"]
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        return sys.executable
+    folder, lock_file, _ = dev.COMMANDS["run"]
+    return str(dev.ready_environment(ROOT / folder, ROOT / lock_file))
+
+
+def _allow_many_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, hard), hard))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure the portal beside what else is installed.")
+    parser.add_argument("--seconds", type=float, default=8, help="how long each point takes (8)")
+    parser.add_argument("--rate", type=int, default=75, help="requests a second of the point at a fixed rate (75)")
+    parser.add_argument("--streams", type=int, default=1000, help="streams at once (1000)")
+    parser.add_argument("--events", type=int, default=50, help="events of a stream, 0.1 seconds apart (50)")
+    parser.add_argument("--no-peers", action="store_true", help="leave out LiteLLM and Portkey")
+    parser.add_argument("--database-url", help="an empty PostgreSQL database: measures the portal on it as well")
+    parser.add_argument("--ratelimit-uri", help="a Redis for the same portal, such as redis://127.0.0.1:6379/9")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
