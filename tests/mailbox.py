@@ -27,6 +27,8 @@ def link(recipient: str, page: str) -> str:
     """Return the path of the last link to a page, such as ``/reset/``, that was mailed to the address."""
     found = [path for message in messages(recipient) for path in re.findall(rf"{page}[\w-]{{43}}", message.text)]
     assert found, f"no link to {page} in the mail of {recipient}"
+    # What is read next is what others have committed meanwhile.
+    db.session.rollback()
     return found[-1]
 
 
