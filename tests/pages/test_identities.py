@@ -115,7 +115,7 @@ def test_it_leads_to_where_one_wanted_to_go_and_to_no_other_host(visitor: Visito
         {"sub": "x" * 256},
         {"nbf": int(time.time()) + 3600},
     ],
-    ids=lambda lie: str(next(iter(lie.items())))[:40],
+    ids=lambda lie: "{}={!s:.8}".format(*next(iter(lie.items()))),
 )
 def test_a_token_that_was_not_made_for_this_sign_in_is_refused(
     visitor: Visitor, oidc: OidcProvider, lie: dict[str, object]
