@@ -208,6 +208,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
         relying_party=relying_party(settings.public_url, settings.brand),
         brand=settings.brand,
         link_digests=Digester(settings.secret_key, "mailed link"),
+        second_factor_required=settings.second_factor == "required",
         sign_up_open=settings.sign_up == "open",
         own_words=(settings.brand, settings.key_prefix, urlsplit(settings.public_url).hostname or ""),
         oidc=make_identity_provider(settings),

@@ -300,6 +300,11 @@ class Settings:
         "open",
         "Who may make an account: everybody, or only who is invited. See [accounts.md](accounts.md).",
     )
+    second_factor: str = _setting(
+        _one_of("optional", "required"),
+        "optional",
+        "required: whoever has no second factor can only set one up. See [sign-in.md](sign-in.md).",
+    )
     oidc_issuer: str | None = _setting(
         _issuer,
         None,

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from flask import g, redirect, request, session, url_for
+from flask import flash, g, redirect, request, session, url_for
 from flask_login import UserMixin, current_user, login_user, logout_user
 from werkzeug.wrappers import Response
 
 from blueprints import known_devices, proving
 from extensions import login_manager
 from models import LoginSession, Membership, User, Workspace
-from services import sessions, workspaces
+from services import second_factor, sessions, workspaces
 from services.actor import Actor
 from services.errors import NotFound, PermissionRefused
 from services.members import note_seen, owners_of
@@ -31,6 +31,8 @@ View = Callable[..., Any]
 MARK = "page_guard"
 ASKS_AGAIN = "asks_again"
 
+# The pages by which a second factor is set up.
+_OPEN_WITHOUT_SECOND_FACTOR = {"account", "profile"}
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
@@ -88,7 +90,9 @@ def signed_in(view: View) -> View:
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return view(*args, **kwargs) if _enter() else to_sign_in()
+        if _enter() is None:
+            return to_sign_in()
+        return _held_back() or view(*args, **kwargs)
 
     return _marked(guarded, "signed in")
 
@@ -103,6 +107,8 @@ def role_required(name: str) -> Callable[[View], View]:
             shell = _enter()
             if shell is None:
                 return to_sign_in()
+            if (elsewhere := _held_back()) is not None:
+                return elsewhere
             if shell.workspace is None:
                 return redirect(url_for("workspace.switcher"), 303)
             if not shell.workspace.role.includes(needed):
@@ -122,6 +128,8 @@ def operator_required(view: View) -> View:
         shell = _enter()
         if shell is None:
             return to_sign_in()
+        if (elsewhere := _held_back()) is not None:
+            return elsewhere
         if not shell.is_operator:
             # The page that says so is the one of every unknown address, which has no frame.
             g.pop("shell")
@@ -147,6 +155,14 @@ def recently_proved(view: View) -> View:
 
     setattr(guarded, ASKS_AGAIN, True)
     return guarded
+
+
+def _held_back() -> Response | None:
+    """Lead to the account's own pages whoever has to set a second factor up first."""
+    if request.blueprint in _OPEN_WITHOUT_SECOND_FACTOR or not second_factor.is_missing(current_session()):
+        return None
+    flash("This portal asks everybody for a second factor. Set one up to go on.", "warn")
+    return redirect(url_for("account.security", _anchor="second-factor-h"), 303)
 
 
 def _marked(view: View, mark: str) -> View:

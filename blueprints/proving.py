@@ -7,6 +7,7 @@ sealed for this session and this address, and the act goes on with them once the
 from __future__ import annotations
 
 from flask import redirect, render_template, request, session, url_for
+from flask_login import current_user, login_user
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.wrappers import Response
 from wtforms import HiddenField, PasswordField, StringField
@@ -67,15 +68,23 @@ def answered(login_session: LoginSession, form: ProofForm, actor: Actor) -> bool
     try:
         if form.proof_passkey.data:
             wanted = "form"
-            proof.with_passkey(login_session, pending_challenge(), form.proof_passkey.data, actor)
+            token = proof.with_passkey(login_session, pending_challenge(), form.proof_passkey.data, actor)
         elif wanted == "proof_code":
-            proof.with_code(login_session, form.proof_code.data or "", actor)
+            token = proof.with_code(login_session, form.proof_code.data or "", actor)
         else:
-            proof.with_password(login_session, Secret(form.proof_password.data or ""))
+            token = proof.with_password(login_session, Secret(form.proof_password.data or ""))
     except WrongCredentials as error:
         form.fault(wanted, error.message.rstrip("."))
         return False
+    keep(token)
     return True
+
+
+def keep(token: Secret) -> None:
+    """Let this browser go on with its session under a new token."""
+    principal = current_user._get_current_object()
+    principal.token = token
+    login_user(principal)
 
 
 def question(login_session: LoginSession, form: ProofForm, action: str, carried: str | None = None) -> tuple[str, int]:

@@ -74,13 +74,6 @@ def check_password(email: str, password: Secret) -> User:
     return user
 
 
-def sign_in(email: str, password: Secret, *, address: str | None, client: str | None) -> Secret:
-    """Return the token of a new session. Raises WrongCredentials, after the same time whatever is wrong."""
-    user = check_password(email, password)
-    with transaction():
-        return sessions.begin(user, methods=["password"], address=address, client=client)
-
-
 def _hash_again(user: User, password: Secret) -> None:
     """Keep the password under today's parameters, unless it was changed meanwhile."""
     outdated, fresh = user.password_hash, passwords.hash_password(password)

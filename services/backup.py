@@ -19,7 +19,7 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect
 from sqlalchemy import exc as database_errors
 
 from extensions import db
-from models import MailMessage, ServerProcess
+from models import MailMessage, ServerProcess, WebhookDelivery, WebhookEvent
 from models.base import now
 from models.postgresql import unbounded
 from services import backup_file, instance_lock, provider_keys, rows, schema
@@ -183,15 +183,18 @@ def _load(connection: Connection, file: Reader) -> None:
     except (ValueError, TypeError, database_errors.SQLAlchemyError) as error:
         raise RestoreRefused("The backup holds rows that the database does not take.") from error
     schema.upgrade(connection)
-    _hold_back_mail(connection)
+    _hold_back_messages(connection)
     connection.commit()
 
 
-def _hold_back_mail(connection: Connection) -> None:
+def _hold_back_messages(connection: Connection) -> None:
     """What was waiting when the backup was made has been sent since, or is not this instance's to send."""
     waiting = MailMessage.sent_at.is_(None), MailMessage.failed_at.is_(None)
     held = {"failed_at": now(), "last_error": "Restored from a backup", "text": "", "html": ""}
     connection.execute(update(MailMessage).where(*waiting).values(held))
+    undelivered = WebhookDelivery.delivered_at.is_(None), WebhookDelivery.failed_at.is_(None)
+    connection.execute(update(WebhookDelivery).where(*undelivered).values(failed_at=now()))
+    connection.execute(update(WebhookEvent).where(WebhookEvent.queued_at.is_(None)).values(queued_at=now()))
 
 
 def _check_loaded(connection: Connection, with_other_keys: bool) -> None:

@@ -75,4 +75,4 @@ def has_second_factor(user: User) -> bool:
 
 def sign_up_open() -> bool:
     """Tell whether anybody may make an account."""
-    return bool(getattr(parts(), "sign_up_open", True))
+    return parts().sign_up_open

@@ -72,11 +72,6 @@ class Post:
     render: Callable[[str, Mapping[str, object]], Texts]
     transport: Transport
 
-    @property
-    def to_files(self) -> bool:
-        """Whether mail only lies in a folder of the portal."""
-        return isinstance(self.transport, Folder)
-
 
 # ---- files
 

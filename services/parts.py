@@ -48,6 +48,8 @@ class Parts:
     relying_party: RelyingParty | None
     brand: str
     link_digests: Digester
+    # Whether nobody gets further than to setting up a second factor without one.
+    second_factor_required: bool
     # Whether strangers may make accounts.
     sign_up_open: bool
     # What nobody's password may be made of: the names of this portal.

@@ -34,20 +34,23 @@ def is_recent(login_session: LoginSession) -> bool:
     return -_CLOCK_ERROR <= now() - proved_at < HOLDS_FOR
 
 
-def with_password(login_session: LoginSession, password: Secret) -> None:
-    """Take the password of who has no second factor. Raises WrongPassword, RateLimited, LimiterAway."""
+def with_password(login_session: LoginSession, password: Secret) -> Secret:
+    """Take the password of who has no second factor; return the session's new token.
+
+    Raises WrongPassword, RateLimited, LimiterAway.
+    """
     user = login_session.user
     second_factor.limit_tries(user)
     right = passwords.matches(password, user.password_hash or None)
     if not right or second_factor.is_on(user):
         raise WrongPassword
-    sessions.note_proof(login_session, "password")
+    return sessions.note_proof(login_session, "password")
 
 
-def with_code(login_session: LoginSession, code: str, actor: Actor) -> None:
-    """Take a code of the app or a recovery code. Raises WrongCode, TooManyCodes."""
+def with_code(login_session: LoginSession, code: str, actor: Actor) -> Secret:
+    """Take a code of the app or a recovery code; return the session's new token. Raises WrongCode, TooManyCodes."""
     user_id = login_session.user_id
-    second_factor.take(
+    return second_factor.take(
         login_session.user,
         code,
         actor,
@@ -61,10 +64,10 @@ def passkey_options(login_session: LoginSession) -> tuple[Secret, str]:
     return passkeys.begin_use(passkeys.PROOF, login_session.user)
 
 
-def with_passkey(login_session: LoginSession, challenge: Secret | None, answer: str, actor: Actor) -> None:
-    """Take a passkey of who is signed in. Raises PasskeyRefused."""
+def with_passkey(login_session: LoginSession, challenge: Secret | None, answer: str, actor: Actor) -> Secret:
+    """Take a passkey of who is signed in; return the session's new token. Raises PasskeyRefused."""
     passkeys.use(passkeys.PROOF, challenge, answer, login_session.user, lambda _user: actor)
-    sessions.note_proof(login_session, "passkey")
+    return sessions.note_proof(login_session, "passkey")
 
 
 def _note_wrong(user_id: str) -> None:

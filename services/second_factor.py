@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlalchemy import delete, func, select
 
 from extensions import db
-from models import Passkey, User
+from models import LoginSession, Passkey, User
 from models.base import transaction
 from services import accounts, passwords, recovery_codes, security_notices, sign_in_attempts, totp
 from services.actor import Actor
@@ -76,6 +76,14 @@ def standing(user: User) -> Standing:
 def is_on(user: User) -> bool:
     """Tell whether signing in takes more than the first factor. A secret that cannot be read still does."""
     return totp.find(user) is not None or _passkey_count(user) > 0
+
+
+def is_missing(login_session: LoginSession) -> bool:
+    """Tell whether the portal asks everybody for a second factor, and this person has none."""
+    if not parts().second_factor_required or is_on(login_session.user):
+        return False
+    provider = parts().oidc
+    return not (provider is not None and provider.settings.second_factor and "oidc" in login_session.methods)
 
 
 def take(

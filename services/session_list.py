@@ -7,6 +7,8 @@ from sqlalchemy import delete, select, update
 from extensions import db
 from models import LoginSession, SignInAttempt, User
 from models.base import now, transaction
+from services import audit, workspaces
+from services.actor import Actor
 from services.errors import NotFound
 from services.sign_in_attempts import SECOND_FACTOR
 
@@ -17,7 +19,7 @@ def living(user: User) -> list[LoginSession]:
     return list(db.session.scalars(query.order_by(LoginSession.last_seen_at.desc(), LoginSession.id)))
 
 
-def end_one(user: User, session_id: str) -> None:
+def end_one(user: User, session_id: str, actor: Actor) -> None:
     """Sign one browser of the user out, at once. Raises NotFound."""
     with transaction() as session:
         ended = session.execute(
@@ -27,6 +29,16 @@ def end_one(user: User, session_id: str) -> None:
         ).first()
         if ended is None:
             raise NotFound
+        _record(user, actor, 1)
+
+
+def end_others(login_session: LoginSession, actor: Actor) -> int:
+    """Sign every other browser of the user out, at once; return how many."""
+    with transaction():
+        ended = end_all(login_session.user, but=login_session)
+        if ended:
+            _record(login_session.user, actor, ended)
+    return ended
 
 
 def end_all(user: User, *, but: LoginSession | None = None) -> int:
@@ -47,3 +59,12 @@ def end_all(user: User, *, but: LoginSession | None = None) -> int:
             .values(expires_at=now())
         )
     return len(ended)
+
+
+def _record(user: User, actor: Actor, number: int) -> None:
+    workspace = workspaces.first_of(user)
+    if workspace is not None:
+        details = {"sessions": number}
+        audit.record(
+            workspace.id, actor, "user:end_sessions", object_id=user.id, object_name=user.email, details=details
+        )

@@ -15,6 +15,7 @@ from models.base import delete_some, new_id, now, transaction
 from models.quick import DatabaseUnavailable, Prepared
 from services import audit, workspaces
 from services.actor import Actor
+from services.errors import NotFound
 from services.parts import parts
 from services.secret import Secret
 
@@ -91,14 +92,22 @@ def forget_ended() -> bool:
     return delete_some(LoginSession, or_(LoginSession.expires_at <= now(), unused))
 
 
-def note_proof(login_session: LoginSession, method: str) -> None:
-    """Note that whoever has the session has proved anew who they are, and how. Joins the act's transaction."""
+def note_proof(login_session: LoginSession, method: str) -> Secret:
+    """Note that whoever has the session has proved anew who they are, and how. Joins the act's transaction.
+
+    Returns the token by which the session is known from now on; the one before is worth nothing any more. Raises
+    NotFound when the session has ended meanwhile.
+    """
+    token = Secret(secrets.token_urlsafe(32))
     with transaction() as session:
         row = session.get(LoginSession, login_session.id)
-        if row is not None:
-            row.proved_at = now()
-            row.methods = [*row.methods, *({method} - set(row.methods))]
-            session.flush()
+        if row is None:
+            raise NotFound
+        row.token_digest = _digest(token)
+        row.proved_at = now()
+        row.methods = [*row.methods, *({method} - set(row.methods))]
+        session.flush()
+    return token
 
 
 def _idle(login_session: LoginSession) -> timedelta:

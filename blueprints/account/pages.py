@@ -34,4 +34,4 @@ def stranger() -> Actor:
 
 def mail_goes_to_files() -> bool:
     """Tell whether mail only lies in a folder, so that a page can say where to look."""
-    return parts().post.to_files
+    return parts().post.transport.keeps_letters

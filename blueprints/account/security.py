@@ -73,15 +73,17 @@ _first_password = recently_proved(_change_password)
 
 @bp.post("/account/sessions/<session_id>/end")
 @signed_in
+@recently_proved
 def end_one_session(session_id: str) -> Response:
-    session_list.end_one(current_person(), session_id)
+    session_list.end_one(current_person(), session_id, current_actor())
     flash("That browser is signed out.")
     return redirect(url_for("account.security", _anchor="sessions"), 303)
 
 
 @bp.post("/account/sessions/end-others")
 @signed_in
+@recently_proved
 def end_other_sessions() -> Response:
-    ended = session_list.end_all(current_person(), but=current_session())
+    ended = session_list.end_others(current_session(), current_actor())
     flash(f"Signed out everywhere else: {ended} {'browser' if ended == 1 else 'browsers'}.")
     return redirect(url_for("account.security", _anchor="sessions"), 303)

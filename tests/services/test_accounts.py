@@ -19,7 +19,7 @@ from services import accounts, first_start, passwords, sessions, workspaces
 from services.errors import InvalidInput, SetUpLinkUsed, WrongCredentials
 from services.logs import clean
 from services.secret import Secret
-from tests.people import PASSWORD, Person
+from tests.people import PASSWORD, Person, enter
 from tests.services.test_database import in_threads
 
 HERE = {"address": "127.0.0.1", "client": "tests"}
@@ -39,7 +39,7 @@ def test_sign_up_makes_a_workspace_on_starter_and_signs_in(app: Flask) -> None:
 
 def test_an_address_is_the_same_whatever_its_case(app: Flask) -> None:
     sign_up("  Mira@People.example ")
-    accounts.sign_in("mira@people.EXAMPLE", Secret(PASSWORD), **HERE)
+    enter("mira@people.EXAMPLE", Secret(PASSWORD), **HERE)
     with pytest.raises(InvalidInput):
         sign_up("MIRA@people.example")
 
@@ -47,7 +47,7 @@ def test_an_address_is_the_same_whatever_its_case(app: Flask) -> None:
 @pytest.mark.parametrize("email", ["a@xn--bcher-kva.example", "re\u0301ne\u0301@people.example", "Ä@people.example"])
 def test_who_signed_up_can_sign_in_with_the_very_same_text(app: Flask, email: str) -> None:
     sign_up(email)
-    assert accounts.sign_in(email, Secret(PASSWORD), **HERE)
+    assert enter(email, Secret(PASSWORD), **HERE)
 
 
 def test_reading_goes_on_when_nothing_can_be_written(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_a_session_notes_when_it_was_last_seen(app: Flask) -> None:
 
 
 def test_sign_ins_at_once_do_not_block_each_other(app: Flask, alice: Person) -> None:
-    failures = in_threads(app, lambda: accounts.sign_in(alice.email, Secret(PASSWORD), **HERE), count=8)
+    failures = in_threads(app, lambda: enter(alice.email, Secret(PASSWORD), **HERE), count=8)
     assert failures == []
     assert db.session.query(LoginSession).count() == 8
 
@@ -113,14 +113,14 @@ def test_what_cannot_be_taken_is_named(app: Flask, email: str, password: str, fi
 )
 def test_length_counts_and_nothing_else(app: Flask, password: str) -> None:
     sign_up(password=password)
-    assert accounts.sign_in("new@people.example", Secret(password), **HERE)
+    assert enter("new@people.example", Secret(password), **HERE)
 
 
 def test_a_wrong_password_and_a_missing_account_look_the_same(app: Flask, alice: Person) -> None:
     said = []
     for email, password in [(alice.email, "wrong " + PASSWORD), ("ghost@people.example", PASSWORD)]:
         with pytest.raises(WrongCredentials) as caught:
-            accounts.sign_in(email, Secret(password), **HERE)
+            enter(email, Secret(password), **HERE)
         said.append((caught.value.message, caught.value.status, caught.value.code))
     assert said[0] == said[1]
 
@@ -130,7 +130,7 @@ def test_a_missing_account_costs_a_password_check_too(app: Flask, monkeypatch: p
     true_matches = passwords.matches
     monkeypatch.setattr(passwords, "matches", lambda *args: verified.append(1) or true_matches(*args))
     with pytest.raises(WrongCredentials):
-        accounts.sign_in("ghost@people.example", Secret(PASSWORD), **HERE)
+        enter("ghost@people.example", Secret(PASSWORD), **HERE)
     assert verified == [1]
 
 
@@ -151,10 +151,10 @@ def test_a_hash_of_former_parameters_is_renewed_at_sign_in(app: Flask, alice: Pe
     weak = Argon2id(salt=b"0" * 16, length=32, iterations=1, lanes=1, memory_cost=1024)
     with transaction() as session:
         session.get_one(User, alice.user_id).password_hash = weak.derive_phc_encoded(PASSWORD.encode())
-    accounts.sign_in(alice.email, Secret(PASSWORD), **HERE)
+    enter(alice.email, Secret(PASSWORD), **HERE)
     renewed = db.session.get_one(User, alice.user_id).password_hash
     assert not passwords.is_outdated(renewed)
-    accounts.sign_in(alice.email, Secret(PASSWORD), **HERE)
+    enter(alice.email, Secret(PASSWORD), **HERE)
     assert db.session.get_one(User, alice.user_id).password_hash == renewed
 
 
@@ -182,7 +182,7 @@ def test_the_tables_hold_neither_password_nor_token(app: Flask) -> None:
 
 
 def test_sign_in_is_in_the_audit_log(app: Flask, alice: Person) -> None:
-    accounts.sign_in(alice.email, Secret(PASSWORD), address="203.0.113.9", client="browser")
+    enter(alice.email, Secret(PASSWORD), address="203.0.113.9", client="browser")
     entry = db.session.query(AuditEvent).order_by(AuditEvent.id.desc()).first()
     assert entry is not None
     assert (entry.action, entry.actor_name, entry.address) == ("user:sign_in", alice.email, "203.0.113.9")

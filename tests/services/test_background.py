@@ -18,12 +18,12 @@ from config import load
 from extensions import db
 from models import IdempotencyRecord, Job, LoginSession
 from models.base import delete_some, new_id, now, transaction
-from services import accounts, background, idempotency, leases, sessions
+from services import background, idempotency, leases, sessions
 from services.background import Background, Task
 from services.secret import Secret
 from services.tasks import TASKS
 from tests.neighbours.processes import wait_until
-from tests.people import PASSWORD, Person
+from tests.people import PASSWORD, Person, enter
 from tests.services.test_database import in_threads
 
 KEY = "arka_sk_" + "x" * 32
@@ -183,7 +183,7 @@ def test_each_run_has_a_session_of_its_own_and_gives_it_back(app: Flask, alice: 
         if len(sessions) % 2:
             raise RuntimeError
 
-    accounts.sign_in(alice.email, Secret(PASSWORD), address=None, client=None)
+    enter(alice.email, Secret(PASSWORD), address=None, client=None)
     with at_work(app, own("work", run, seconds=0.01)):
         assert wait_until(lambda: len(sessions) >= 2, 10)
     db.session.remove()
@@ -254,7 +254,7 @@ def test_every_task_runs_on_an_empty_instance(app: Flask) -> None:
 
 def test_what_has_ended_is_forgotten_and_nothing_else(app: Flask, alice: Person) -> None:
     for _ in range(3):
-        accounts.sign_in(alice.email, Secret(PASSWORD), address=None, client=None)
+        enter(alice.email, Secret(PASSWORD), address=None, client=None)
     with transaction() as session:
         # One is too old, one was not used for too long, one goes on.
         too_old, _unused, goes_on = db.session.scalars(select(LoginSession))

@@ -24,11 +24,11 @@ from app import create_app
 from extensions import db
 from models import Base, LoginSession, MailMessage, ProviderKey, ServerProcess, UsageRecord, Workspace
 from models.base import new_id, now, transaction
-from services import accounts, audit, backup, backup_file, instance_lock, keys, provider_keys, rows, schema, workspaces
+from services import audit, backup, backup_file, instance_lock, keys, provider_keys, rows, schema, workspaces
 from services.backup import RestoreRefused
 from services.parts import parts
 from services.secret import Secret
-from tests.people import Person, bearer, make_person
+from tests.people import Person, bearer, enter, make_person
 
 Mint = Callable[..., keys.Minted]
 PROVIDER_KEY = "sk-canary-0123456789abcdef"
@@ -224,7 +224,7 @@ def test_mail_that_waited_is_not_sent_by_a_restore(app: Flask, lively: keys.Mint
 
 
 def test_sessions_do_not_come_back_to_life(app: Flask, lively: keys.Minted, alice: Person, file: Path) -> None:
-    accounts.sign_in(alice.email, Secret(alice.password), address="127.0.0.1", client="tests")
+    enter(alice.email, Secret(alice.password), address="127.0.0.1", client="tests")
     assert db.session.query(LoginSession).count() == 1
     backup.make(file)
     backup.restore(file, replace=True)

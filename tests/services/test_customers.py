@@ -16,7 +16,7 @@ from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused, WrongCredentials
 from services.keys import Minted
 from services.secret import Secret
-from tests.people import PASSWORD, Person, make_person
+from tests.people import PASSWORD, Person, enter, make_person
 from tests.services.test_database import in_threads
 
 Mint = Callable[..., Minted]
@@ -80,7 +80,7 @@ def test_facts_count_what_works_and_what_was_used_lately(app: Flask, alice: Pers
                     code=code, streamed=False,
                 )
             )  # fmt: skip
-    accounts.sign_in(bob.email, Secret(PASSWORD), **HERE)
+    enter(bob.email, Secret(PASSWORD), **HERE)
     facts = customers.find_workspaces("alice").rows[0]
     assert (facts.members, facts.keys, facts.requests) == (2, 1, 2)
     assert facts.last_sign_in_at == user_of(bob).last_sign_in_at is not None
@@ -111,19 +111,19 @@ def test_a_plan_set_by_an_operator_is_in_the_workspace_s_log_with_the_reason(app
 
 
 def test_a_closed_account_is_signed_out_and_let_in_no_more(app: Flask, bob: Person, alice: Person) -> None:
-    accounts.sign_in(bob.email, Secret(PASSWORD), **HERE)
+    enter(bob.email, Secret(PASSWORD), **HERE)
     with pytest.raises(InvalidInput):
         customers.close_account(user_of(bob), reason=" ", actor=OPERATOR)
     customers.close_account(user_of(bob), reason="Left the company.", actor=OPERATOR)
     assert db.session.query(LoginSession).filter_by(user_id=bob.user_id).count() == 0
     with pytest.raises(WrongCredentials) as caught:
-        accounts.sign_in(bob.email, Secret(PASSWORD), **HERE)
+        enter(bob.email, Secret(PASSWORD), **HERE)
     assert caught.value.message == WrongCredentials.message
     entries = db.session.query(AuditEvent).filter_by(action="user:close").all()
     assert {entry.workspace_id for entry in entries} == {alice.workspace_id, bob.workspace_id}
     assert {entry.details["reason"] for entry in entries} == {"Left the company."}
     customers.reopen_account(user_of(bob), reason="Came back.", actor=OPERATOR)
-    assert accounts.sign_in(bob.email, Secret(PASSWORD), **HERE)
+    assert enter(bob.email, Secret(PASSWORD), **HERE)
 
 
 def test_closing_twice_is_noted_once(app: Flask, bob: Person) -> None:

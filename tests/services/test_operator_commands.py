@@ -10,11 +10,11 @@ from flask import Flask
 
 from extensions import db
 from models import AuditEvent, MailMessage
-from services import access_requests, accounts
+from services import access_requests
 from services.actor import SYSTEM
 from services.errors import WrongCredentials
 from services.secret import Secret
-from tests.people import PASSWORD, Person, make_person
+from tests.people import PASSWORD, Person, enter, make_person
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_accounts_are_listed_closed_and_reopened(app: Flask, erin: Person) -> No
     assert run(app, "user", "close", "ERIN@solo.example", "--reason", "Not paid.").exit_code == 0
     assert run(app, "user", "list").stdout.split("\t")[3] == "closed"
     with pytest.raises(WrongCredentials):
-        accounts.sign_in(erin.email, Secret(PASSWORD), address=None, client=None)
+        enter(erin.email, Secret(PASSWORD), address=None, client=None)
     assert run(app, "user", "reopen", "erin@solo.example").exit_code == 0
     assert run(app, "user", "close", "nobody@solo.example").exit_code == 1
     assert log(erin, "user:close", "user:reopen") == [("user:close", "command"), ("user:reopen", "command")]

@@ -25,7 +25,7 @@ from services.actor import Actor
 from services.errors import InvalidInput, LinkUsed, NotFound, RateLimited, SignUpClosed, WrongCredentials
 from services.secret import Secret
 from tests import mailbox
-from tests.people import PASSWORD, Person
+from tests.people import PASSWORD, Person, enter
 from tests.services.test_database import in_threads
 
 HERE = {"address": "127.0.0.1", "client": "tests"}
@@ -40,7 +40,7 @@ def user_of(person: Person) -> User:
 
 
 def session_of(person: Person) -> LoginSession:
-    found = sessions.find(accounts.sign_in(person.email, Secret(person.password), **HERE))
+    found = sessions.find(enter(person.email, Secret(person.password), **HERE))
     assert found is not None
     return found
 
@@ -305,7 +305,7 @@ def test_the_old_address_can_take_a_change_back_and_the_thief_is_out(app: Flask,
     email_change.confirm(user_of(alice), link(mallory, "/email/"), alice.actor)
     password_change.ask_for_reset(mallory, STRANGER)
     password_change.reset(link(mallory, "/reset/"), NEW_PASSWORD, **HERE)
-    accounts.sign_in(mallory, NEW_PASSWORD, **HERE)
+    enter(mallory, NEW_PASSWORD, **HERE)
     password_change.ask_for_reset(mallory, STRANGER)
     late = link(mallory, "/reset/")
 
