@@ -252,6 +252,7 @@ _ACTS = {
     "user:codes_refused": "entered wrong codes for",
     "user:create": "created the account",
     "user:end_sessions": "signed other browsers out of",
+    "user:new_sign_in": "signed in from a new place to",
     "user:passkey_add": "added a passkey to",
     "user:passkey_copied": "was refused with a passkey that may have been copied, for",
     "user:passkey_delete": "deleted a passkey of",

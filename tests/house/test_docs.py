@@ -88,3 +88,11 @@ def test_the_fields_of_a_question_about_a_key_are_documented() -> None:
 
     text = (ROOT / "docs" / "verify.md").read_text()
     assert tuple(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == QUESTION
+
+
+def test_every_test_that_the_page_about_security_names_exists() -> None:
+    written = (ROOT / "docs" / "security.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", written)
+    assert len(named) > 40
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+    assert missing == []

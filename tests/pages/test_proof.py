@@ -69,6 +69,20 @@ def test_the_page_of_a_delicate_act_asks_first(owner: Visitor, alice: Person, la
     assert not asked(owner.open("/keys/providers/new"))
 
 
+def test_a_proof_renews_the_token_of_the_session(app: Flask, owner: Visitor, alice: Person, later: None) -> None:
+    before = owner.client.get_cookie("portal")
+    assert before is not None
+    owner.send(owner.open("/keys/new"), proof_password=alice.password)
+    assert owner.path == "/keys/new"
+    copied = Visitor(app)
+    copied.client.set_cookie("portal", before.value)
+    copied.open("/overview")
+    assert copied.path == "/sign-in"
+    owner.open("/overview")
+    assert owner.path == "/overview"
+    assert db.session.query(LoginSession).count() == 1
+
+
 def test_a_form_that_came_too_late_goes_on_with_what_was_typed(owner: Visitor, alice: Person) -> None:
     form = owner.open("/keys/new")
     with time_machine.travel(now() + LATER, tick=True):
