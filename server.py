@@ -122,7 +122,8 @@ def _leave(app: Flask, background: Background) -> None:
 
 def _heed_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Ctrl-C comes to all processes. The main one tells the workers; told twice, granian's would not end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def end_with(parent: int, number: signal.Signals) -> None:

@@ -240,7 +240,7 @@ def test_a_signal_to_the_whole_group_lets_what_is_in_flight_finish(
     provider.wait_for(1)
     os.killpg(portal.pid, number)
     assert whole.wait()[0] == 200
-    assert wait_until(lambda: not portal.is_running(), 10)
+    assert wait_until(lambda: not portal.is_running(), 30)
     assert portal.stop() == 0
 
 
