@@ -65,7 +65,17 @@ def test_models_know_nothing_of_flask(path: Path) -> None:
     assert not [module for module, _ in imports_of(path) if module.split(".")[0].startswith(("flask", "werkzeug"))]
 
 
-SHARED_BLUEPRINT_FILES = {"assets", "charts", "errors", "forms", "guards", "hooks", "presenters", "template_tools"}
+SHARED_BLUEPRINT_FILES = {
+    "assets",
+    "charts",
+    "errors",
+    "forms",
+    "guards",
+    "hooks",
+    "portal",
+    "presenters",
+    "template_tools",
+}
 
 
 @pytest.mark.parametrize(
