@@ -73,12 +73,13 @@ SHARED_BLUEPRINT_FILES = {
     "forms",
     "guards",
     "hooks",
+    "known_devices",
+    "portal",
     "presenters",
     "proving",
-    "known_devices",
+    "request_form",
     "template_tools",
     "times",
-    "request_form",
 }
 
 
