@@ -188,14 +188,13 @@ def test_slow_clients_do_not_keep_others_waiting(shared_portal: tuple[Portal, st
             began = time.monotonic()
             answers.append((call(portal.port, key)[0], time.monotonic() - began))
 
-        # All of them wait for the best of several, so that a busy machine is not taken for a held up portal.
         others = [threading.Thread(target=ask, daemon=True) for _ in range(5)]
         for other in others:
             other.start()
         for other in others:
             other.join(10)
         assert [status for status, _ in answers] == [200] * 5
-        assert min(seconds for _, seconds in answers) < 2
+        assert sorted(seconds for _, seconds in answers)[2] < 2
     finally:
         for connection in connections:
             connection.close()
