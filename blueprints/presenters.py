@@ -284,7 +284,13 @@ def audit_lines(workspace: Workspace, *, limit: int, object_id: str | None = Non
     return [AuditLine(event, act_title(event.action)) for event in events]
 
 
-_KINDS = {"api_key": "API key", "command": "at the command line", "system": "", "finder": "who found a key"}
+_KINDS = {
+    "api_key": "API key",
+    "command": "at the command line",
+    "finder": "who found a key",
+    "operator": "operator of the portal",
+    "system": "",
+}
 _KIND_TITLES = {
     "key": "API keys",
     "provider_key": "Provider keys",
