@@ -292,6 +292,10 @@ _KINDS = {
     "system": "",
 }
 _KIND_TITLES = {
+    "access_request": "Requests for a plan",
+    "invitation": "Invitations",
+    "mail": "Mail",
+    "webhook": "Webhooks",
     "key": "API keys",
     "provider_key": "Provider keys",
     "scope": "Custom scopes",
