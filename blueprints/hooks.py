@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 from flask import Flask, Request, Response, current_app, g, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 
 from services import logs, metrics, stopping
 from services.errors import InvalidRequest
@@ -26,17 +25,8 @@ _SELF_TALK = {"/healthz", "/readyz", "/metrics"}
 _TRANSPORT_SECURITY = "max-age=31536000"
 
 
-class PageSessions(SecureCookieSessionInterface):
-    """Flask's sessions, for pages only: ``/v1`` knows none, so it reads and sets no cookie and varies by none."""
-
-    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        # None is an empty session that nothing can be written to.
-        return None if request.path.startswith("/v1/") else super().open_session(app, request)
-
-
 def init_app(app: Flask) -> None:
     """Register the hooks. Must come before every extension's, so that the id is there first and the headers last."""
-    app.session_interface = PageSessions()
     app.before_request(_begin)
     app.before_request(_refuse_unstorable_text)
     app.after_request(_finish)
