@@ -5,22 +5,20 @@ A publishable key stands in web pages for everybody to read, so it is told of no
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response, request
 
-from blueprints.v1 import bp
+from blueprints.v1 import asked, bp
 from blueprints.v1.auth import bearer_required, current_call
 from blueprints.v1.caller import current_workspace
 from blueprints.v1.objects import json_response, moment
-from blueprints.v1.paging import cursor_after, place_in
+from blueprints.v1.paging import bad_cursor, cursor_after
 from models import Workspace
 from models.base import now
 from services import keys, usage
 from services.errors import InvalidRequest, NotFound
-from services.json_input import read_moment
 from services.money import as_usd
 from services.permissions import Scope
 from services.usage import DAY, HOUR, PLAYGROUND, Figures, Period, Wanted
@@ -28,7 +26,6 @@ from services.usage import DAY, HOUR, PLAYGROUND, Figures, Period, Wanted
 GROUPS = ("day", "hour", "key", "model", "provider")
 USUAL_DAYS = 30
 MOST_DAYS, MOST_HOURS = 366, 31 * 24
-USUAL_CALLS, MOST_CALLS = 50, 100
 _FILTERS = ("from", "to", "key", "model", "provider")
 _LONGEST = 200
 _MOST_DIGITS = 18
@@ -37,7 +34,7 @@ _MOST_DIGITS = 18
 @bp.get("/usage")
 @bearer_required(Scope.USAGE_READ)
 def show_usage() -> Response:
-    _refuse_unknown((*_FILTERS, "group_by"))
+    asked.refuse_unknown((*_FILTERS, "group_by"))
     workspace, wanted = current_workspace(), _wanted()
     group = request.args.get("group_by", "day")
     if group not in GROUPS:
@@ -59,12 +56,12 @@ def show_usage() -> Response:
 @bp.get("/usage/calls")
 @bearer_required(Scope.USAGE_READ)
 def list_calls() -> Response:
-    _refuse_unknown((*_FILTERS, "limit", "cursor"))
+    asked.refuse_unknown((*_FILTERS, "limit", "cursor"))
     workspace, wanted, period = current_workspace(), _wanted(), _period(DAY)
     try:
-        found, has_more = usage.page(workspace, period, wanted, limit=_limit(), before=_before())
+        found, has_more = usage.page(workspace, period, wanted, limit=asked.limit(), before=asked.before(_MOST_DIGITS))
     except NotFound:
-        raise _no_cursor() from None
+        raise bad_cursor() from None
     return json_response(
         {
             **_head("list", period, wanted),
@@ -145,75 +142,18 @@ def _usd(nano_usd: int | None) -> str | None:
 # ---- What is asked for
 
 
-def _refuse_unknown(known: Collection[str]) -> None:
-    """A misspelt filter must not be ignored. Raises InvalidRequest."""
-    for name, values in request.args.lists():
-        if name not in known:
-            raise InvalidRequest(f"There is no parameter '{name[:60]}'.", param=name[:60])
-        if len(values) > 1:
-            raise InvalidRequest(f"Give '{name}' once.", param=name)
-
-
 def _wanted() -> Wanted:
-    given = [request.args.get(name) or None for name in ("key", "model", "provider")]
-    for name, value in zip(("key", "model", "provider"), given, strict=True):
-        if value is not None and len(value) > _LONGEST:
-            raise InvalidRequest(f"Use at most {_LONGEST} characters.", param=name)
-    return Wanted(*given)
+    return Wanted(*asked.texts(("key", "model", "provider"), _LONGEST))
 
 
 def _period(step: timedelta) -> Period:
     """Read ``from`` and ``to``; without them, the last 30 days with today. Raises InvalidRequest."""
     tomorrow = now().replace(hour=0, minute=0, second=0, microsecond=0) + DAY
-    end = _moment("to") or tomorrow
-    start = _moment("from") or end - USUAL_DAYS * DAY
+    end = asked.moment("to") or tomorrow
+    start = asked.moment("from") or end - USUAL_DAYS * DAY
     if start >= end:
         raise InvalidRequest("'from' must be before 'to'.", param="from")
     most = MOST_HOURS * HOUR if step == HOUR else MOST_DAYS * DAY
     if end - start > most:
         raise InvalidRequest(f"Ask for at most {most.days} days at once.", param="from")
     return Period(start, end, step)
-
-
-def _moment(name: str) -> datetime | None:
-    """Return a UTC day's beginning or a moment with its zone, None when nothing is given. Raises InvalidRequest."""
-    text = request.args.get(name)
-    if text is None:
-        return None
-    found = _day(text) or read_moment(text)
-    # Days are counted from it and to it.
-    if found is None or not 1971 <= found.year <= 9990:
-        raise InvalidRequest("Give a day like 2026-11-20, or a moment like 2026-11-20T14:00:00Z.", param=name)
-    return found
-
-
-def _day(text: str) -> datetime | None:
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _limit() -> int:
-    text = request.args.get("limit", str(USUAL_CALLS))
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_CALLS)) and 1 <= int(text) <= MOST_CALLS):
-        raise InvalidRequest(f"Give a number from 1 to {MOST_CALLS}.", param="limit")
-    return int(text)
-
-
-def _before() -> int | None:
-    cursor = request.args.get("cursor")
-    if cursor is None:
-        return None
-    try:
-        place = place_in(cursor)
-    except ValueError:
-        raise _no_cursor() from None
-    if not (place.isdigit() and len(place) <= _MOST_DIGITS):
-        raise _no_cursor()
-    return int(place)
-
-
-def _no_cursor() -> InvalidRequest:
-    return InvalidRequest("This cursor is none of ours. Begin without one.", param="cursor")
