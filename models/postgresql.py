@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
-from psycopg import errors
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import Engine
 
@@ -30,26 +28,6 @@ _SERVER_KEEPALIVES = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, 
 _IDLE_IN_TRANSACTION_SECONDS = 60
 
 _STATEMENT_OPTION = "statement_seconds"
-
-
-class WaitedTooLong(psycopg.OperationalError):
-    """The server said nothing for so long that the connection was given up. What it was doing may yet be done."""
-
-
-class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that gives up when one exchange with the server takes too long. None: it never does."""
-
-    longest_wait: float | None = None
-
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        if timeout is not None or self.longest_wait is None:
-            return super().wait(gen, interval, timeout)
-        try:
-            return super().wait(gen, interval, self.longest_wait)
-        except errors._WaitTimeout:
-            # Its answer may come yet, and would be taken for that to the next question.
-            self.close()
-            raise WaitedTooLong("the database did not answer in time") from None
 
 
 def hot_path() -> dict[str, Any]:
@@ -93,6 +71,9 @@ def _connect(dialect: Any, _record: Any, arguments: Any, given: dict[str, Any]) 
         "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
     }
     settings = ours | {name: value for name, value in given.items() if name != _STATEMENT_OPTION}
+    # The driver takes longer to load than the rest of a command on SQLite.
+    from models.postgresql_connection import BoundedConnection
+
     connection = BoundedConnection.connect(*arguments, **settings)
     connection.longest_wait = seconds + _MORE_SECONDS
     return connection

@@ -227,7 +227,7 @@ class Quick:
         # The others died with it.
         self._kept.close_idle()
         # Who has waited so long had better be told, and what he asked for may yet be done.
-        return not isinstance(error, postgresql.WaitedTooLong)
+        return not getattr(error, "may_yet_be_done", False)
 
     def _take(self) -> Any:
         try:

@@ -94,7 +94,7 @@ def _tell(workspace: Workspace, key: ApiKey | None, period: str, percent: int, s
     }
     events.add(workspace.id, "spending.threshold_reached", data)
     whose = f"“{key.name}”" if key else workspace.name
-    subject = f"Spending limit of {whose} reached" if percent == REACHED else f"{whose} has used 80\u2009% of its limit"
+    subject = f"Spending limit of {whose} reached" if percent == REACHED else f"{whose} has used 80 % of its limit"
     people = [*managers_of(workspace), *_maker(workspace, key)]
     notices.send(
         workspace,

@@ -26,7 +26,7 @@ from blueprints.request_form import RequestForm, limited
 from blueprints.times import current_zone
 from models import ApiKey
 from services import access_requests, custom_scopes, key_history, keys, rotation, usage
-from services.errors import AlreadyDone, InvalidInput, PermissionRefused
+from services.errors import AlreadyDone, InvalidInput
 from services.logs import hide_keys
 from services.members import owners_of
 from services.parts import parts
@@ -38,12 +38,9 @@ LOG_LINES = 10
 STATUSES = {"active": "Active", "retiring": "Retiring", "disabled": "Disabled", "expired": "Expired"}
 
 
-@bp.route("", methods=["GET", "POST"])
-@limited
+@bp.get("")
 @role_required("viewer")
 def index() -> Answer:
-    if request.method == "POST":
-        return _ask()
     workspace, plans = current_workspace(), parts().plans
     words, status = request.args.get("q", "").strip()[:100], request.args.get("status", "")
     if hide_keys(request.args.get("q", "")) != request.args.get("q", ""):
@@ -79,10 +76,11 @@ def index() -> Answer:
     )
 
 
-def _ask() -> Answer:
+@bp.post("")
+@limited
+@role_required("owner")
+def ask() -> Answer:
     """Contact sales, at the gate. The page that answers shows the request, and is the key list once it is granted."""
-    if current_role() is not Role.OWNER:
-        raise PermissionRefused("Only owners can ask for a plan.")
     if has_api_access():
         # Granted while the form was open.
         return redirect(url_for("keys.index"), 303)

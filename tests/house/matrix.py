@@ -31,21 +31,53 @@ PAGES: dict[str, str] = {
     ANYBODY: """
         GET /
         GET /assets/<version>/<name>
+        GET POST /confirm/<token>
+        GET POST /email/undo/<token>
         GET POST /found-a-key
         GET /found-a-key/done
         GET /healthz
-        GET /metrics
-        GET /readyz
         GET POST /invitations/<token>
         GET POST /invitations/<token>/account
         POST /invitations/<token>/sign-out
+        GET /metrics
+        GET /readyz
+        GET POST /reset
+        GET POST /reset/<token>
+        GET /reset/sent
         GET POST /setup/<token>
         GET POST /sign-in
+        GET POST /sign-in/code
+        POST /sign-in/code/passkey
+        GET /sign-in/elsewhere
+        GET /sign-in/elsewhere/back
+        POST /sign-in/passkey
+        POST /sign-in/passkey/options
         POST /sign-out
         GET POST /sign-up
+        GET /sign-up/sent
     """,
     ACCOUNT: """
+        POST /account/app
+        GET POST /account/app/new
+        GET POST /account/app/remove
+        GET POST /account/email
+        POST /account/email/stop
+        POST /account/identities/<identity_id>/remove
+        GET POST /account/identities/accept/<token>
+        GET /account/identities/connect
+        GET POST /account/passkeys/<passkey_id>/delete
+        GET POST /account/passkeys/<passkey_id>/rename
+        GET POST /account/passkeys/new
+        POST /account/passkeys/options
+        GET POST /account/password
         GET POST /account/profile
+        GET POST /account/recovery-codes
+        GET /account/security
+        POST /account/sessions/<session_id>/end
+        POST /account/sessions/end-others
+        GET POST /email/<token>
+        GET POST /prove
+        POST /prove/passkey
         GET POST /workspaces
         GET POST /workspaces/new
     """,
@@ -58,6 +90,7 @@ PAGES: dict[str, str] = {
         GET /keys/refusals
         GET /keys/scopes
         GET /overview
+        GET /plan
         GET /playground
         GET POST /playground/route
         GET /quickstart
@@ -88,8 +121,22 @@ PAGES: dict[str, str] = {
         POST /keys/scopes
         GET POST /keys/scopes/<scope_id>/remove
         GET POST /usage/limits
+        GET /webhooks
+        GET /webhooks/<endpoint_id>
+        GET POST /webhooks/<endpoint_id>/delete
+        GET /webhooks/<endpoint_id>/deliveries/<delivery_id>
+        POST /webhooks/<endpoint_id>/deliveries/<delivery_id>/redeliver
+        GET POST /webhooks/<endpoint_id>/disable
+        GET POST /webhooks/<endpoint_id>/edit
+        POST /webhooks/<endpoint_id>/enable
+        GET POST /webhooks/<endpoint_id>/rotate
+        POST /webhooks/<endpoint_id>/test
+        GET POST /webhooks/new
     """,
     "people": """
+        GET /audit
+        GET /audit.csv
+        GET /audit.json
         GET POST /team/invite
         POST /team/invited/<invitation_id>/resend
         POST /team/invited/<invitation_id>/withdraw
@@ -100,9 +147,30 @@ PAGES: dict[str, str] = {
         POST /workspace
     """,
     "ownership": """
+        POST /keys
+        GET POST /plan/request
+        POST /plan/request/<request_id>/withdraw
         GET POST /workspace/delete
     """,
     OPERATOR: """
+        GET /operator
+        GET /operator/accounts
+        GET /operator/accounts/people
+        GET /operator/mail
+        GET /operator/mail/<message_id>
+        POST /operator/mail/<message_id>/try-again
+        GET /operator/people/<user_id>
+        GET POST /operator/people/<user_id>/close
+        GET POST /operator/people/<user_id>/reopen
+        GET /operator/plans
+        GET /operator/requests
+        GET /operator/requests/<int:number>
+        POST /operator/requests/<int:number>/decline
+        POST /operator/requests/<int:number>/grant
+        GET /operator/requests/decided
+        GET /operator/system
+        GET /operator/workspaces/<workspace_id>
+        GET POST /operator/workspaces/<workspace_id>/plan
     """,
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import server
+import config
 from config import ROOT
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
@@ -99,14 +99,15 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-def test_the_unit_starts_the_portal_and_gives_it_time_to_stop() -> None:
+def test_the_unit_starts_the_portal_and_gives_it_time_to_stop(tmp_path: Path) -> None:
     options = unit()
     (folder,) = options["WorkingDirectory"]
     program, *arguments = shlex.split(options["ExecStart"][0])
     assert program == f"{folder}/.venv/bin/flask"
     assert arguments == ["--app", "app", "serve"]
     assert f"ARKA_INSTANCE_PATH=/var/lib/{options['StateDirectory'][0]}" in options["Environment"]
-    assert int(options["TimeoutStopSec"][0]) > server._STOP_SECONDS
+    settings = config.load({"ARKA_INSTANCE_PATH": str(tmp_path / "instance")})
+    assert int(options["TimeoutStopSec"][0]) > settings.drain_seconds + settings.stop_seconds
     assert options["KillMode"] == ["mixed"]
 
 

@@ -323,7 +323,7 @@ def with_matching_hash(table: str, content: bytes) -> Callable[[str, bytes], byt
 FAULTS: dict[str, tuple[Callable[[str, bytes], bytes | None], str]] = {
     "one letter": (lambda name, text: text.replace(b"alice", b"malix") if "user" in name else text, "user has changed"),
     "a row less": (
-        lambda name, text: text[: text.rindex(b"\n", 0, -1) + 1] if "audit" in name else text,
+        lambda name, text: text[: text.rindex(b"\n", 0, -1) + 1] if "audit_event" in name else text,
         "audit_event",
     ),
     "a newer format": (manifest_with(format=2), "newer version"),
@@ -339,7 +339,7 @@ FAULTS: dict[str, tuple[Callable[[str, bytes], bytes | None], str]] = {
         "rows that the database does not take",
     ),
     "an orphan": (
-        with_matching_hash("membership", b'["ws_none", "usr_none", "owner", "2026-01-01T00:00:00+00:00"]\n'),
+        with_matching_hash("membership", b'["ws_none", "usr_none", "owner", "2026-01-01T00:00:00+00:00", null]\n'),
         "point at others",
     ),
 }

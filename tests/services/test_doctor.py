@@ -39,7 +39,7 @@ def test_a_sound_installation_has_nothing_to_complain_of(app: Flask, alice: Pers
     found = list(doctor.examine())
     assert failures() == {}
     assert [title for title, _ in found] == [
-        "database", "schema", "limits", "vault", "master key", "key files", "key files", "disk",
+        "database", "schema", "limits", "vault", "master key", "audit log", "key files", "key files", "disk",
     ]  # fmt: skip
     assert dict(found)["vault"].words == "all 1 sealed secrets can be decrypted"
 

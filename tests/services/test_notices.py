@@ -227,7 +227,7 @@ def test_80_and_100_per_cent_are_told_once_for_each_period_and_limit(app: Flask,
     limit(alice, 1000)
     spent(alice.workspace_id, alice.workspace_id, 810 * 10**9)
     spending_notices.look()
-    assert [subject for _, subject in told()] == ["alice has used 80\u2009% of its limit"]
+    assert [subject for _, subject in told()] == ["alice has used 80 % of its limit"]
     found = events("spending.threshold_reached")
     assert [(event["percent"], event["limit_usd"], event["whose"]) for event in found] == [
         (80, "100.00", "workspace"),
@@ -260,7 +260,7 @@ def test_a_limit_is_reached_when_calls_no_longer_fit(alice: Person, mint: Mint) 
     limit(alice, 100)
     spent(alice.workspace_id, alice.workspace_id, 97 * 10**9)
     spending_notices.look()
-    assert [subject for _, subject in told()] == ["alice has used 80\u2009% of its limit"]
+    assert [subject for _, subject in told()] == ["alice has used 80 % of its limit"]
     keep([call(owner_of(minted), now(), code="spending_limit_reached", status=402)])
     usage_watch.look()
     assert [subject for _, subject in told()] == ["Spending limit of alice reached"]

@@ -345,8 +345,8 @@ def test_a_person_does_not_flood_others_with_changes(app: Flask, alice: Person) 
 def test_a_person_ends_their_own_sessions_only(app: Flask, alice: Person, charlie: Person) -> None:
     here, other, foreign = session_of(alice), session_of(alice), session_of(charlie)
     with pytest.raises(NotFound):
-        session_list.end_one(user_of(alice), foreign.id)
-    session_list.end_one(user_of(alice), other.id)
+        session_list.end_one(user_of(alice), foreign.id, alice.actor)
+    session_list.end_one(user_of(alice), other.id, alice.actor)
     assert [row.id for row in session_list.living(user_of(alice))] == [here.id]
     assert session_list.end_all(user_of(charlie)) == 1
 

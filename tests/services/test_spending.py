@@ -134,13 +134,11 @@ def test_a_hold_counts_in_every_limit_and_gives_way_to_the_cost(app: Flask, alic
 def key_again(key: KeyFacts, person: Person) -> KeyFacts:
     """The facts as the next call would find them, after the workspace's limits changed."""
     workspace = person.workspace
-    found: dict[str, Any] = {name: getattr(key, name) for name in KeyFacts.__slots__}
-    found |= {
-        "workspace_daily_limit_nano_usd": workspace.daily_limit_nano_usd,
-        "workspace_monthly_limit_nano_usd": workspace.monthly_limit_nano_usd,
-        "workspace_allow_unknown_price": workspace.allow_unknown_price,
-    }
-    return KeyFacts(**found)
+    return key._replace(
+        workspace_daily_limit_nano_usd=workspace.daily_limit_nano_usd,
+        workspace_monthly_limit_nano_usd=workspace.monthly_limit_nano_usd,
+        workspace_allow_unknown_price=workspace.allow_unknown_price,
+    )
 
 
 def test_a_stated_bound_has_to_fit_whole(app: Flask, facts: Facts) -> None:

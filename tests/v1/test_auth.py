@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import ApiKey, UsageRecord
 from models.base import now, transaction
-from services import gate, keys, workspaces
+from services import gate, keys, sessions, workspaces
 from services.key_format import KeyFormat
 from tests.people import PASSWORD, Person, bearer
 
@@ -383,8 +383,6 @@ def test_a_signed_in_page_without_the_database_is_a_503_with_its_headers(
 ) -> None:
     from sqlalchemy.exc import OperationalError
 
-    from services import accounts
-
     page = client.get("/sign-in").get_data(as_text=True)
     token = page.split('name="csrf_token"')[1].split('value="')[1].split('"')[0]
     client.post("/sign-in", data={"csrf_token": token, "email": alice.email, "password": PASSWORD})
@@ -392,7 +390,7 @@ def test_a_signed_in_page_without_the_database_is_a_503_with_its_headers(
     def away(*_args: object) -> None:
         raise OperationalError("SELECT 1", {}, Exception("away"))
 
-    monkeypatch.setattr(accounts, "find_session", away)
+    monkeypatch.setattr(sessions, "find", away)
     for path in ("/overview", "/nothing-here"):
         response = client.get(path)
         assert response.status_code == (503 if path == "/overview" else 404)
