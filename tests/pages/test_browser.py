@@ -504,12 +504,12 @@ def test_tab_goes_in_reading_order(
     row = ["Production Server", "Rotate Production Server", "Delete Production Server"]
     main = ["Create New API Key", *tabs, *filters, *row]
     main += ["Deleted keys in the audit log", "Enter a request id", "Add key"]
-    assert tab_stops(window) == [*frame, *main, "Change", "Contact"]
+    assert tab_stops(window) == [*frame, *main, "Change the time zone", "Contact"]
 
     window.goto("/keys/new")
     main = ["API Keys", "Name", "Secret", "Live", "Permissions", "Expires"]
     main += ["Restrictions (optional)", "Create key", "Cancel"]
-    assert tab_stops(window) == [*frame, *main, "Change", "Contact"]
+    assert tab_stops(window) == [*frame, *main, "Change the time zone", "Contact"]
 
     window.get_by_label("Name", exact=True).fill("another")
     window.get_by_role("button", name="Create key").click()
@@ -518,14 +518,14 @@ def test_tab_goes_in_reading_order(
     assert [stop if "curl" not in stop else "Example request" for stop in tab_stops(window)] == [
         *frame,
         *main,
-        "Change",
+        "Change the time zone",
         "Contact",
     ]
 
     window.goto(f"/keys/{minted.key.id}/delete")
     main = ["API Keys", "Production Server", "rotate it", "disable it"]
     main += ["Type the key’s name to confirm", "Delete this key", "Keep the key"]
-    assert tab_stops(window) == [*frame, *main, "Change", "Contact"]
+    assert tab_stops(window) == [*frame, *main, "Change the time zone", "Contact"]
 
 
 def test_the_skip_link_leads_past_the_frame(opened: Callable[..., Page], alice: Person, mint: Mint) -> None:
