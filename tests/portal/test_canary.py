@@ -95,6 +95,7 @@ def portal(provider: FakeProvider) -> Iterator[Portal]:
         yield portal
 
 
+@pytest.mark.embedded
 def test_no_secret_is_found_anywhere(portal: Portal, provider: FakeProvider, tmp_path: Path) -> None:
     said: list[str] = []
 

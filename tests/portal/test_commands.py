@@ -87,6 +87,7 @@ def test_the_audit_log_verifies(portal: Portal, new_key: Make) -> None:
     assert portal.command("audit", "seal").returncode == 0
 
 
+@pytest.mark.embedded
 def test_a_log_that_was_changed_in_the_table_is_named_with_its_first_broken_entry() -> None:
     with running_portal({"ARKA_DEMO": "0"}) as portal:
         portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
@@ -104,6 +105,7 @@ def test_a_log_that_was_changed_in_the_table_is_named_with_its_first_broken_entr
         assert portal.command("audit", "verify").returncode == 0
 
 
+@pytest.mark.embedded
 def test_a_database_without_tables_is_said_in_words() -> None:
     with running_portal({"ARKA_DEMO": "0"}) as portal:
         portal.stop()

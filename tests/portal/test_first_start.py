@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 
@@ -122,6 +124,7 @@ def children_of(pid: int) -> list[int]:
     return [child for child, parent, _, _ in processes() if parent == pid]
 
 
+@pytest.mark.embedded
 def test_what_an_instance_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
     shared = tmp_path / "instance"
     shared.mkdir(mode=0o755)

@@ -15,6 +15,9 @@ from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.neighbours.smtp_sink import SmtpSink
 
+# They look into the files of SQLite from outside.
+pytestmark = pytest.mark.embedded
+
 PATIENCE_SECONDS = 20
 
 

@@ -18,6 +18,9 @@ from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.neighbours.webhook_receiver import WebhookReceiver
 
+# They look into the files of SQLite from outside.
+pytestmark = pytest.mark.embedded
+
 PATIENCE_SECONDS = 30
 
 

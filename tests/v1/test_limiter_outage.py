@@ -79,6 +79,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
     return {sentence: count for sentence in (REFUSED, IN_MEMORY, BACK) if (count := log.count(sentence))}
 
 
+@pytest.mark.embedded
 def test_pages_and_v1_are_refused_or_counted_in_memory_and_recover_by_themselves(
     app: Flask,
     client: FlaskClient,
@@ -113,6 +114,7 @@ def test_pages_and_v1_are_refused_or_counted_in_memory_and_recover_by_themselves
     assert told(capsys) == {BACK: 1}
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("fallback", ["memory"], indirect=True)
 def test_in_memory_the_limits_of_pages_hold(
     app: Flask, client: FlaskClient, store: Valkey | None, fallback: str
