@@ -90,9 +90,8 @@ def signed_in(view: View) -> View:
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if _enter() is None:
-            return to_sign_in()
-        return _held_back() or view(*args, **kwargs)
+        shell = _admitted()
+        return shell if isinstance(shell, Response) else view(*args, **kwargs)
 
     return _marked(guarded, "signed in")
 
@@ -104,11 +103,9 @@ def role_required(name: str) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            shell = _enter()
-            if shell is None:
-                return to_sign_in()
-            if (elsewhere := _held_back()) is not None:
-                return elsewhere
+            shell = _admitted()
+            if isinstance(shell, Response):
+                return shell
             if shell.workspace is None:
                 return redirect(url_for("workspace.switcher"), 303)
             if not shell.workspace.role.includes(needed):
@@ -125,11 +122,9 @@ def operator_required(view: View) -> View:
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        shell = _enter()
-        if shell is None:
-            return to_sign_in()
-        if (elsewhere := _held_back()) is not None:
-            return elsewhere
+        shell = _admitted()
+        if isinstance(shell, Response):
+            return shell
         if not shell.is_operator:
             # The page that says so is the one of every unknown address, which has no frame.
             g.pop("shell")
@@ -155,6 +150,12 @@ def recently_proved(view: View) -> View:
 
     setattr(guarded, ASKS_AGAIN, True)
     return guarded
+
+
+def _admitted() -> Shell | Response:
+    """Return who asks, or where they have to go first."""
+    shell = _enter()
+    return to_sign_in() if shell is None else _held_back() or shell
 
 
 def _held_back() -> Response | None:
