@@ -55,19 +55,16 @@ _STORE_SLIDING = """
         previous = excluded.previous, current = excluded.current"""
 
 # The window, and number and time of its oldest living hit; if there is none, those of a hit that came now. One
-# statement, so that a reader sees all in one state.
+# statement, so that a reader sees all in one state. Of the key, the time now, and the length of the window.
 _FIND_WINDOW = """
-    SELECT start, latest, next, coalesce(number, next), coalesce(at, max(:now, latest) - start) FROM windows
+    SELECT id, start, latest, next, coalesce(number, next), coalesce(at, max(?2, latest) - start) FROM windows
     LEFT JOIN hits ON window = id AND number = (
-        SELECT number FROM hits WHERE window = id AND number >= first AND at > max(:now, latest) - start - :seconds
+        SELECT number FROM hits WHERE window = id AND number >= first AND at > max(?2, latest) - start - ?3
         ORDER BY number LIMIT 1)
-    WHERE key = :key"""
+    WHERE key = ?1"""
 
-_STORE_WINDOW = """
-    INSERT INTO windows (key, seconds, start, latest, first, next) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET seconds = excluded.seconds, start = excluded.start, latest = excluded.latest,
-        first = excluded.first, next = excluded.next
-    RETURNING id"""
+_BEGIN_WINDOW = "INSERT INTO windows (seconds, start, latest, first, next, key) VALUES (?, ?, ?, ?, ?, ?) RETURNING id"
+_STORE_WINDOW = "UPDATE windows SET seconds = ?, start = ?, latest = ?, first = ?, next = ? WHERE id = ?"
 
 # Old hits are trimmed once in _TRIM_EVERY hits of a window, and at most _TRIM_MOST at once.
 _TRIM_EVERY = 64
@@ -237,15 +234,17 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         with self._file as execute:
             now = time.time()
             self._sweep(execute, now)
-            found = execute(_FIND_WINDOW, {"key": key, "now": now, "seconds": seconds}).fetchone()
-            start, latest, number, first, oldest = found or (now, now, 0, 0, 0.0)
+            found = execute(_FIND_WINDOW, (key, now, seconds)).fetchone()
+            window_id, start, latest, number, first, oldest = found or (None, now, now, 0, 0, 0.0)
             # After the clock was set back, all hits of the window move back with it.
             start -= max(0.0, latest - now)
             allowed = number + amount - first <= limit
             following = number + amount if allowed else number
-            if allowed or latest > now:
-                row = (key, seconds, start, now, first, following)
-                window_id = execute(_STORE_WINDOW, row).fetchone()[0]
+            row = (seconds, start, now, first, following)
+            if window_id is None:
+                (window_id,) = execute(_BEGIN_WINDOW, (*row, key)).fetchone()
+            elif allowed or latest > now:
+                execute(_STORE_WINDOW, (*row, window_id))
             if following > number:
                 execute("INSERT INTO hits VALUES (?, ?, ?)", (window_id, number, now - start))
                 if number // _TRIM_EVERY != following // _TRIM_EVERY:
@@ -256,8 +255,8 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     def look(self, key: str, limit: int, seconds: int) -> Window:
         """Tell what ``take`` would find, without counting."""
         now = time.time()
-        found = self._file.read_one(_FIND_WINDOW, {"key": key, "now": now, "seconds": seconds})
-        start, latest, number, first, oldest = found or (now, now, 0, 0, 0.0)
+        found = self._file.read_one(_FIND_WINDOW, (key, now, seconds))
+        _, start, latest, number, first, oldest = found or (None, now, now, 0, 0, 0.0)
         # Less than a second is no clock set back, but a hit that came since we looked at the clock.
         if latest > now + 1:
             # Taking nothing moves the window back to now.

@@ -9,21 +9,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import structlog
 from limits import RateLimitItemPerMinute
 from limits.errors import ConfigurationError, StorageError
-from limits.storage import MovingWindowSupport, Storage, storage_from_string
+from limits.storage import MovingWindowSupport, RedisStorage, Storage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from services import metrics
 
 # Importing the class registers the scheme "sqlite" with limits.
-from services.rate_limit_storage import SQLiteStorage
+from services.rate_limit_storage import SQLiteStorage, Window
+from services.redis_windows import RedisWindows
 
 WINDOW_SECONDS = 60
 
@@ -45,8 +45,7 @@ class StoreUnavailable(Exception):
     """The storage cannot count at the moment: locked, read-only, damaged, full or out of reach."""
 
 
-@dataclass(frozen=True, slots=True)
-class RateState:
+class RateState(NamedTuple):
     """The answer to a request, and what the rate limit headers tell.
 
     ``reset_at`` is the time, in Unix seconds, at which the oldest counted request leaves the window and one more
@@ -147,15 +146,20 @@ class _Counts:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._windows = cast(MovingWindowSupport, storage)
+        # What counts a hit and tells all about its window in one step.
+        self._quick: SQLiteStorage | RedisWindows | None = None
+        if isinstance(storage, SQLiteStorage):
+            self._quick = storage
+        elif isinstance(storage, RedisStorage):
+            self._quick = RedisWindows(storage)
         self._strategy = MovingWindowRateLimiter(storage)
         self.failures = _failures_of(storage)
 
     def hit(self, name: str, limit: int, cost: int) -> RateState:
         item = _item(limit)
         try:
-            if isinstance(self._storage, SQLiteStorage):
-                window = self._storage.take(item.key_for(name), limit, WINDOW_SECONDS, cost)
-                return _state(window.allowed, limit, limit - window.hits, window.oldest_at + WINDOW_SECONDS)
+            if self._quick is not None:
+                return _seen(limit, self._quick.take(item.key_for(name), limit, WINDOW_SECONDS, cost))
             allowed = self._strategy.hit(item, name, cost=cost)
             stats = self._strategy.get_window_stats(item, name)
         except self.failures as error:
@@ -175,8 +179,11 @@ class _Counts:
             raise StoreUnavailable("the rate limit storage failed") from error
 
     def peek(self, name: str, limit: int) -> RateState:
+        item = _item(limit)
         try:
-            stats = self._strategy.get_window_stats(_item(limit), name)
+            if self._quick is not None:
+                return _seen(limit, self._quick.look(item.key_for(name), limit, WINDOW_SECONDS))
+            stats = self._strategy.get_window_stats(item, name)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
         return _state(stats.remaining > 0, limit, stats.remaining, stats.reset_time)
@@ -270,6 +277,10 @@ def _checked(name: str) -> str:
         raise ValueError("a rate limit needs a name")
     # A lone surrogate cannot be stored as UTF-8.
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+
+
+def _seen(limit: int, window: Window) -> RateState:
+    return _state(window.allowed, limit, limit - window.hits, window.oldest_at + WINDOW_SECONDS)
 
 
 def _state(allowed: bool, limit: int, remaining: int, reset_at: float) -> RateState:
