@@ -58,6 +58,7 @@ from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.relying_party import relying_party
 from services.sessions import LONGEST
+from services.turns import Turns
 from services.vault import Vault
 
 # How long a page waits for one of its process's connections to the database.
@@ -195,8 +196,10 @@ def make_identity_provider(settings: config.Settings) -> OidcProvider | None:
 
 def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
     """Build the tools of the services."""
+    quick = Quick(settings.database_url)
     return parts.Parts(
-        quick=Quick(settings.database_url),
+        quick=quick,
+        turns=Turns(quick.most, quick.wait_seconds),
         key_format=KeyFormat(settings.key_prefix),
         key_digests=Digester(settings.secret_key, "api key"),
         fingerprint_digests=Digester(settings.secret_key, "ended api key"),

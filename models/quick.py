@@ -49,11 +49,18 @@ class _Compiled:
 
     def __init__(self, statement: Statement, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
-        self.sql = str(compiled)
+        # Some literals are put into the text at the last moment, whatever the values are.
+        whole = compiled.construct_expanded_state(
+            {name: None for name, bind in compiled.binds.items() if bind.required}
+        )
+        self.sql = whole.statement
         self._positional = compiled.positional
-        names = compiled.positiontup if compiled.positional else compiled.binds
+        names = whole.positiontup if compiled.positional else whole.parameters
         assert names is not None
-        self._in = [(name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect)) for name in names]
+        self._names = list(names)
+        changes = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
+        # Few of the values are to be changed on their way in.
+        self._changes = [(place, change) for place, change in enumerate(changes) if change is not None]
         # Values that stand in the statement itself.
         self._fixed = {name: bind.value for name, bind in compiled.binds.items() if not bind.required}
         columns = statement.selected_columns if isinstance(statement, Select) else ()
@@ -66,9 +73,10 @@ class _Compiled:
     def parameters(self, values: Mapping[str, Any]) -> Any:
         if self._fixed:
             values = {**self._fixed, **values}
-        if self._positional:
-            return [values[name] if change is None else change(values[name]) for name, change in self._in]
-        return {name: values[name] if change is None else change(values[name]) for name, change in self._in}
+        found = [values[name] for name in self._names]
+        for place, change in self._changes:
+            found[place] = change(found[place])
+        return found if self._positional else dict(zip(self._names, found, strict=True))
 
     def row(self, found: Any) -> list[Any] | None:
         if found is None:
@@ -88,18 +96,18 @@ class _Kept:
 
     def __init__(self, connect: Callable[[], Any], most: int, wait_seconds: float) -> None:
         self._connect = connect
-        self._most = most
-        self._wait_seconds = wait_seconds
+        self.most = most
+        self.wait_seconds = wait_seconds
         self._idle: list[Any] = []
         self.begin_anew()
 
     @property
     def in_use(self) -> int:
-        return self._most - self._turns.qsize()
+        return self.most - self._turns.qsize()
 
     def take(self) -> Any:
         """Return a connection, a new one if none is idle. Raises queue.Empty when all are in use for too long."""
-        self._turns.get(timeout=self._wait_seconds)
+        self._turns.get(timeout=self.wait_seconds)
         try:
             return self._idle.pop()
         except IndexError:
@@ -131,7 +139,7 @@ class _Kept:
         _inherited.extend(self._idle)
         self._idle = []
         self._turns: SimpleQueue[None] = SimpleQueue()
-        for _ in range(self._most):
+        for _ in range(self.most):
             self._turns.put(None)
 
 
@@ -156,6 +164,16 @@ class Quick:
         self._operational_errors = (driver.OperationalError, driver.InterfaceError, driver.InternalError)
         self._integrity_error: type[Exception] = driver.IntegrityError
         _alive.add(self)
+
+    @property
+    def most(self) -> int:
+        """How many connections there may be."""
+        return self._kept.most
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a statement waits for one of them."""
+        return self._kept.wait_seconds
 
     @property
     def in_use(self) -> int:

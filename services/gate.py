@@ -21,6 +21,7 @@ from services.errors import DatabaseAway, LimiterAway
 from services.key_format import ParsedKey
 from services.parts import Parts, parts
 from services.permissions import Scope
+from services.provider_keys import ALL_AS_TEXT
 from services.rate_limits import RateState, StoreUnavailable
 from services.restrictions import address_allowed, model_allowed, origin_allowed
 from services.secret import Secret
@@ -71,6 +72,8 @@ class KeyFacts(NamedTuple):
     workspace_daily_limit_nano_usd: int | None
     workspace_monthly_limit_nano_usd: int | None
     workspace_allow_unknown_price: bool
+    # The workspace's sealed provider keys as one text (``provider_keys.ALL_AS_TEXT``); None when there are none.
+    provider_keys: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +176,11 @@ def judge(
     """
     case = _Case(presented, scope, parts(), model, cost, of_workspace)
     try:
-        for _name, check in CHECKS:
-            code = check(case)
-            if code is not None:
-                return _refusal(case, code)
+        with case.parts.turns:
+            for _name, check in CHECKS:
+                code = check(case)
+                if code is not None:
+                    return _refusal(case, code)
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
     except StoreUnavailable as error:
@@ -287,7 +291,9 @@ def _model(case: _Case) -> str | None:
     assert case.key is not None
     if not case.key.allowed_models:
         return None
-    model = case.model()
+    # It is read from the body, for which a caller may keep us waiting.
+    with case.parts.turns.stepped_out():
+        model = case.model()
     if model is None or model_allowed(model, case.key.allowed_models):
         return None
     case.details = {"model": model, "allowed": case.key.allowed_models}
@@ -386,6 +392,7 @@ _FIND = Prepared(
         Workspace.daily_limit_nano_usd,
         Workspace.monthly_limit_nano_usd,
         Workspace.allow_unknown_price,
+        ALL_AS_TEXT,
     )
     .join(ApiKey, ApiKey.id == ApiKeySecret.api_key_id)
     .join(Workspace, Workspace.id == ApiKey.workspace_id)

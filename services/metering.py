@@ -156,7 +156,8 @@ class Meter:
 
     def _run(self, statement: Prepared, values: dict[str, object]) -> None:
         try:
-            self._quick.run(statement, values)
+            with parts().turns:
+                self._quick.run(statement, values)
         except self._quick.broken_reference as error:
             # The workspace was deleted while the call was at work: its key is as unknown as one that never was.
             unknown = REASONS["invalid_api_key"]

@@ -119,6 +119,7 @@ def _facts(workspace: Workspace, actor: Actor) -> KeyFacts:
         workspace_daily_limit_nano_usd=workspace.daily_limit_nano_usd,
         workspace_monthly_limit_nano_usd=workspace.monthly_limit_nano_usd,
         workspace_allow_unknown_price=workspace.allow_unknown_price,
+        provider_keys=provider_keys.all_as_text(workspace.id),
     )
 
 

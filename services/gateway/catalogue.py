@@ -28,7 +28,7 @@ def models(key: KeyFacts) -> list[dict[str, Any]]:
     if key.environment == "test":
         return [_entry({"id": name, "owned_by": owner}, simulator.PROVIDER) for name, owner in simulator.MODELS.items()]
     found, failures = [], []
-    keys, known = provider_keys.connected(key.workspace_id), parts().providers
+    keys, known = provider_keys.connected_in(key.workspace_id, key.provider_keys), parts().providers
     connected = usable(keys, known)
     for provider in known.values():
         if provider.name in connected:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,18 +22,18 @@ from services.logs import hide_keys
 from services.metering import Call
 from services.parts import parts
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _OTHER_MODELS = ("models", "preset")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What goes back to the caller: bytes at once, or a stream that must be closed."""
 
     status: int
     content_type: str
     body: bytes | Stream
     # Those of the provider that may be passed on.
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
 
 
 def answer(call: Call, endpoint: Endpoint, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
@@ -72,7 +72,7 @@ def _simulate(call: Call, endpoint: Endpoint, request: dict[str, Any]) -> Reply:
 
 
 def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes, headers: Mapping[str, str]) -> Reply:
-    keys = provider_keys.connected(call.key.workspace_id)
+    keys = provider_keys.connected_in(call.key.workspace_id, call.key.provider_keys)
     possible = _routes(call, endpoint, request, keys)
     limited = bool(spending.limits_of(call.key, call.started_at))
     if call.key.allowed_models or limited:

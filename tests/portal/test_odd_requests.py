@@ -175,13 +175,31 @@ def test_any_bytes_as_credentials_are_400_401_403_or_431(
     assert status_of(answer) in (400, 401, 403, 431)
 
 
-def test_slow_clients_do_not_keep_others_waiting(shared_portal: tuple[Portal, str]) -> None:
+def restricted_to_a_model(portal: Portal) -> str:
+    """A key for which the gate has to know the model, so that it reads the body before it has decided."""
+    scopes = ("--scope", "keys:write", "--scope", "chat:write")
+    keeper = portal.command("key", "create", "--workspace", "alice", "--name", "y", *scopes).stdout
+    new = {
+        "name": "z",
+        "kind": "secret",
+        "environment": "test",
+        "scopes": ["chat:write"],
+        "restrictions": {"models": ["gpt-4o"]},
+    }
+    status, _, answer = call(portal.port, keeper.strip(), "POST", "/v1/keys", new)
+    assert status == 201, answer
+    return str(answer["key"])
+
+
+@pytest.mark.parametrize("of_key", ["any key", "a key restricted to a model"])
+def test_slow_clients_do_not_keep_others_waiting(shared_portal: tuple[Portal, str], of_key: str) -> None:
     portal, key = shared_portal
+    slow_key = key if of_key == "any key" else restricted_to_a_model(portal)
     halves = [b"GET /v1/models HTTP/1.1\r\nHost: local"] * 60 + [post(b"Content-Length: 500")[:-20]] * 30
     connections = [socket.create_connection(("127.0.0.1", portal.port), timeout=20) for _ in halves]
     try:
         for connection, half in zip(connections, halves, strict=True):
-            connection.sendall(half.replace(b"KEY", key.encode()))
+            connection.sendall(half.replace(b"KEY", slow_key.encode()))
         answers: list[tuple[int, float]] = []
 
         def ask() -> None:

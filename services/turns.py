@@ -1,0 +1,73 @@
+"""Taking turns: so many threads at a time work with the database, in the order they came.
+
+A plain lock goes to whoever is running when it becomes free, not to whoever has waited longest. With many calls at work
+a few of them then wait many times as long as the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from services.errors import DatabaseAway
+
+
+class Turns:
+    """A block that at most ``seats`` threads of the process are in; the others wait in line::
+
+        with turns:
+            ...
+
+    A block must not be entered within another. Whoever has waited ``wait_seconds`` gets DatabaseAway.
+    """
+
+    def __init__(self, seats: int, wait_seconds: float) -> None:
+        self._free = seats
+        self._wait_seconds = wait_seconds
+        self._mutex = threading.Lock()
+        # Each is locked until it is its thread's turn.
+        self._line: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        called = self._line_up()
+        if called is not None and not called.acquire(timeout=self._wait_seconds):
+            self._leave(called)
+
+    def __exit__(self, *_: object) -> None:
+        with self._mutex:
+            if self._line:
+                self._line.popleft().release()
+            else:
+                self._free += 1
+
+    @contextmanager
+    def stepped_out(self) -> Iterator[None]:
+        """Within a block: let others in while something is done that may take its time, then wait for another turn."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            called = self._line_up()
+            if called is not None:
+                called.acquire()
+
+    def _line_up(self) -> threading.Lock | None:
+        """Take a free seat, or return the lock that becomes free when it is our turn."""
+        with self._mutex:
+            if self._free:
+                self._free -= 1
+                return None
+            called = threading.Lock()
+            called.acquire()
+            self._line.append(called)
+            return called
+
+    def _leave(self, called: threading.Lock) -> None:
+        with self._mutex:
+            if called not in self._line:
+                # It was called at the last moment.
+                return
+            self._line.remove(called)
+        raise DatabaseAway

@@ -1,0 +1,101 @@
+"""Turns: so many threads at a time, in the order they came, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from services.errors import DatabaseAway
+from services.turns import Turns
+
+SOON = 0.05
+
+
+def start(work) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_no_more_are_in_than_there_are_seats():
+    turns, mutex, inside, most = Turns(2, 10), threading.Lock(), 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with turns:
+                with mutex:
+                    inside += 1
+                    most = max(most, inside)
+                time.sleep(0.0005)
+                with mutex:
+                    inside -= 1
+
+    for thread in [start(work) for _ in range(8)]:
+        thread.join(10)
+    assert (inside, most) == (0, 2)
+
+
+def test_whoever_came_first_is_called_first():
+    turns, order, threads = Turns(1, 10), [], []
+    with turns:
+        for number in range(6):
+
+            def work(number: int = number) -> None:
+                with turns:
+                    order.append(number)
+
+            threads.append(start(work))
+            while len(turns._line) <= number:
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(10)
+    assert order == list(range(6))
+
+
+def test_a_seat_that_was_left_by_an_error_is_free():
+    turns = Turns(1, SOON)
+    with pytest.raises(ValueError), turns:
+        raise ValueError
+    with turns:
+        pass
+
+
+def test_who_steps_out_lets_others_in_and_waits_for_another_turn():
+    turns, seen = Turns(1, 10), []
+
+    def work() -> None:
+        with turns:
+            seen.append("other")
+            time.sleep(SOON)
+            seen.append("other is done")
+
+    with turns:
+        with turns.stepped_out():
+            start(work)
+            while not seen:
+                time.sleep(0.001)
+        seen.append("back")
+    assert seen == ["other", "other is done", "back"]
+    with turns:
+        pass
+
+
+def test_who_waits_too_long_is_told_that_the_database_is_away_and_the_line_goes_on():
+    turns, told, called = Turns(1, SOON), [], threading.Event()
+
+    def work() -> None:
+        try:
+            with turns:
+                called.set()
+        except DatabaseAway:
+            told.append(1)
+
+    with turns:
+        for thread in [start(work) for _ in range(3)]:
+            thread.join(10)
+    assert told == [1, 1, 1]
+    start(work).join(10)
+    assert called.is_set()
