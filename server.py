@@ -8,6 +8,7 @@ again never shares the port with an old one.
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import resource
@@ -34,6 +35,8 @@ from services.tasks import TASKS
 _PR_SET_PDEATHSIG = 1
 # A client that has not sent its headers by then is not going to.
 _HEADER_MILLISECONDS = 15_000
+# About what twenty calls make.
+_OBJECTS_BETWEEN_COLLECTIONS = 10_000
 # For a worker that does not end although everything in flight was cut off.
 _LAST_SECONDS = 5
 
@@ -110,7 +113,18 @@ def application() -> Flask:
     stopping.heed(settings.drain_seconds, settings.stop_seconds, cut_off)
     # When the last request is answered. A process of multiprocessing ends without what atexit knows.
     Finalize(None, _leave, (app, background), exitpriority=0)
+    _leave_alone_what_stays()
     return app
+
+
+def _leave_alone_what_stays() -> None:
+    """Take what is loaded by now out of the garbage collector's rounds, and let it look less often at what is new.
+
+    It would look through everything again and again, which is a tenth of the time that calls take.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
 
 
 def _leave(app: Flask, background: Background) -> None:
