@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask, Request, Response, current_app, g, request
 
+from blueprints.portal import PortalRequest, current_g, current_request
 from services import logs, metrics, stopping
 from services.errors import InvalidRequest
 
@@ -19,7 +20,6 @@ CONTENT_SECURITY_POLICY = (
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?")
 _MOST_TO_TAKE_BYTES = 1_000_000
-_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 # What machines ask every few seconds.
 _SELF_TALK = {"/healthz", "/readyz", "/metrics"}
 _TRANSPORT_SECURITY = "max-age=31536000"
@@ -34,15 +34,15 @@ def init_app(app: Flask) -> None:
 
 def is_api() -> bool:
     """Tell whether this request is answered in the JSON shape of ``/v1``."""
-    path = request.path
+    path = current_request().path
     return path.startswith("/v1/") or path == "/v1" or bool(g.get("api"))
 
 
 def _begin() -> None:
+    known, environ = current_g(), current_request().environ
     # The moment first, so that the rows of usage come in the order of their index.
-    g.request_id = f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
-    g.started = time.perf_counter()
-    environ = request.environ
+    known.request_id = f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+    known.started = time.perf_counter()
     host = environ.get("HTTP_HOST", "")
     # RFC 9112, section 3.2: exactly one Host that is one. The server hands on two of them as an empty one.
     if not _HOST.fullmatch(host) and not (host == "" and environ.get("SERVER_PROTOCOL") == "HTTP/1.0"):
@@ -51,20 +51,20 @@ def _begin() -> None:
 
 def _refuse_unstorable_text() -> None:
     """Refuse NUL characters in addresses and forms: PostgreSQL cannot hold them and nobody can type them."""
-    query = request.query_string
-    found = "\0" in request.path or b"\0" in query or b"%00" in query or "%00" in request.path
-    if not found and request.method == "POST" and not is_api():
-        found = any("\0" in text for values in request.form.listvalues() for text in values)
+    asked = current_request()
+    path, query = asked.path, asked.query_string
+    found = "\0" in path or b"\0" in query or b"%00" in query or "%00" in path
+    if not found and asked.method == "POST" and not is_api():
+        found = any("\0" in text for values in asked.form.listvalues() for text in values)
     if found:
         raise InvalidRequest("The request holds a NUL character.")
 
 
 def _finish(response: Response) -> Response:
-    # Asked for once, because each of these costs a look at the context.
-    asked, known, api = request._get_current_object(), g._get_current_object(), is_api()  # type: ignore[attr-defined]
+    asked, known, api = current_request(), current_g(), is_api()
     _read_to_the_end(asked)
     headers = response.headers
-    headers["X-Request-Id"] = known.get("request_id", "")
+    headers.add("X-Request-Id", known.get("request_id", ""))
     headers.add("X-Content-Type-Options", "nosniff")
     if stopping.has_begun():
         # The next request on this connection had better find another process.
@@ -81,13 +81,13 @@ def _finish(response: Response) -> Response:
     return response
 
 
-def _read_to_the_end(asked: Request) -> None:
+def _read_to_the_end(asked: PortalRequest) -> None:
     """Take what is left of a request that was refused before it was read.
 
     A server closes the connection when it answers with a part of the request still on the way, and the client then
     may see a broken pipe where our answer should be. A large body is not worth the wait.
     """
-    if 0 < (asked.content_length or 0) <= _MOST_TO_TAKE_BYTES:
+    if asked.body is None and 0 < (asked.content_length or 0) <= _MOST_TO_TAKE_BYTES:
         asked.stream.read()
 
 
@@ -108,7 +108,7 @@ def _is_asset(asked: Request) -> bool:
 
 def _count(asked: Request, response: Response, api: bool, seconds: float | None) -> None:
     rule, status = asked.url_rule.rule if asked.url_rule else "none", response.status_code
-    metrics.REQUESTS.add(rule, _CLASSES.get(status // 100, "other"))
+    metrics.REQUESTS.add(rule, metrics.CLASSES.get(status // 100, "other"))
     if seconds is not None:
         metrics.REQUEST_SECONDS.observe(seconds, rule if api else "pages")
     if status == 429:

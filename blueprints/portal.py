@@ -10,22 +10,37 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response, g, request
 from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from werkzeug.routing import MapAdapter
+
+# The objects behind Flask's proxies. A proxy finds its object anew for each attribute, which is a good part of the time
+# that a call to ``/v1`` takes. Outside of a request they raise RuntimeError, as the proxies do.
+current_request: Callable[[], PortalRequest] = request._get_current_object  # type: ignore[attr-defined]
+current_g: Callable[[], Any] = g._get_current_object
 
 API = "v1"
 _API_PATH = f"/{API}/"
+
+
+class PortalRequest(Request):
+    """A request whose body may have been taken whole (``blueprints.v1.body``)."""
+
+    body: bytes | None = None
 
 
 class PortalResponse(Response):
     """Hands an answer that is whole over in one piece, which the server sends with less ado than a stream."""
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if not self.is_sequence or self._on_close or environ["REQUEST_METHOD"] == "HEAD":
+        # A status that may bring a Location, or no body, is for werkzeug to put right.
+        plain = self.status_code == 200 or self.status_code >= 400
+        if not plain or not self.is_sequence or self._on_close or environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start_response)
-        app_iter, status, headers = self.get_wsgi_response(environ)
-        start_response(status, headers)
-        return [b"".join(app_iter)]
+        body = b"".join(self.iter_encoded())
+        self.headers["Content-Length"] = str(len(body))
+        start_response(self.status, self.headers.to_wsgi_list())
+        return [body]
 
 
 class PageSessions(SecureCookieSessionInterface):
@@ -38,6 +53,7 @@ class PageSessions(SecureCookieSessionInterface):
 class Portal(Flask):
     """A Flask app that knows which hooks are for pages only (``for_pages_only``)."""
 
+    request_class = PortalRequest
     response_class = PortalResponse
     session_interface = PageSessions()
 
@@ -65,16 +81,37 @@ class Portal(Flask):
         # No view or hook of ours is a coroutine, so there is no need to look at each of them in each request.
         return func
 
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        # Addresses of the API are the same for every host, which is looked at elsewhere.
+        if request is None or not request.path.startswith(_API_PATH):
+            return super().create_url_adapter(request)
+        environ = request.environ
+        return MapAdapter(
+            self.url_map,
+            environ.get("HTTP_HOST", ""),
+            "/",
+            "",
+            environ["wsgi.url_scheme"],
+            request.path,
+            environ["REQUEST_METHOD"],
+            environ.get("QUERY_STRING", ""),
+        )
+
     def preprocess_request(self) -> Any:
-        if request.blueprint != API:
+        if current_request().blueprint != API:
             return super().preprocess_request()
         for hook in self._before_api_call:
             if (answer := hook()) is not None:
                 return answer
         return None
 
+    def do_teardown_request(self, *args: Any) -> None:
+        # The one hook there is belongs to the extension that limits pages.
+        if current_request().blueprint != API:
+            super().do_teardown_request(*args)
+
     def process_response(self, response: Response) -> Response:
-        if request.blueprint != API:
+        if current_request().blueprint != API:
             return super().process_response(response)
         for hook in self._after_api_call:
             response = hook(response)

@@ -47,7 +47,7 @@ class UsageRecord(Base):
     # The error's code; None for an answer.
     code: Mapped[str | None] = mapped_column(String(60))
     # What a refusal said besides, such as the scope that was missing.
-    details: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     streamed: Mapped[bool]
     # What the caller asked for, when another model was chosen for it, and why.
     requested_model: Mapped[str | None] = mapped_column(String(200))

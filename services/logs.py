@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 import sys
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+import orjson
 import structlog
 
 _HIDDEN = "[hidden]"
@@ -103,7 +103,7 @@ def write_request(fields: dict[str, Any], *, quiet: bool = False) -> None:
     at = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
     line = {**fields, "event": "request", "logger": "request", "level": "info", "timestamp": at}
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(json.dumps(line) + "\n")
+        sys.stderr.write(orjson.dumps(line).decode() + "\n")
 
 
 @lru_cache(maxsize=1024)

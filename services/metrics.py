@@ -17,8 +17,7 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 # A file is a row of records: a number, then the name of its series, padded with NUL.
@@ -28,6 +27,8 @@ _NUMBERS_PER_RECORD = _RECORD_BYTES // _NUMBER_BYTES
 _MOST_SERIES = 4096
 _FOLDER = "metrics"
 _SUFFIX = ".numbers"
+# How a status is told by its class.
+CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 _Name = tuple[str, ...]
@@ -174,21 +175,21 @@ BREAKERS = Gauge("arka_breakers", "Breakers that are open, or let one call try, 
 TASK_RUNS = Counter("arka_task_runs_total", "Runs of background tasks, by outcome.", "task", "outcome")
 
 
-@contextmanager
-def provider_request(provider: str) -> Iterator[Callable[[int], None]]:
-    """Count one request to a provider, and how long its head takes. Whoever gets an answer tells its status."""
-    began = time.perf_counter()
-    outcome = "unreachable"
+class ProviderRequest:
+    """Counts one request to a provider, and how long its head takes: ``status`` is set when there is an answer."""
 
-    def seen(status: int) -> None:
-        nonlocal outcome
-        outcome = f"{status // 100}xx"
+    def __init__(self, provider: str) -> None:
+        self.status: int | None = None
+        self._provider = provider
 
-    try:
-        yield seen
-    finally:
-        PROVIDER_REQUESTS.add(provider, outcome)
-        PROVIDER_SECONDS.observe(time.perf_counter() - began, provider)
+    def __enter__(self) -> ProviderRequest:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        outcome = "unreachable" if self.status is None else CLASSES.get(self.status // 100, "other")
+        PROVIDER_REQUESTS.add(self._provider, outcome)
+        PROVIDER_SECONDS.observe(time.perf_counter() - self._began, self._provider)
 
 
 def share(instance: Path) -> None:

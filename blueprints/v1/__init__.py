@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from flask import Blueprint, Response, g
+from flask import Blueprint, Response
 
+from blueprints.portal import current_g
 from extensions import csrf, limiter
 from services.gate import Verdict
 from services.rate_limits import WINDOW_SECONDS
@@ -26,7 +27,7 @@ def add_rate_headers(response: Response) -> Response:
     ``RateLimit-Policy`` names every limit that counts the call, ``RateLimit`` and the others tell the tighter one.
     https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/
     """
-    verdict: Verdict | None = g.get("verdict")
+    verdict: Verdict | None = current_g().get("verdict")
     if verdict is not None and verdict.rate is not None:
         rate, headers = verdict.rate, response.headers
         headers.add("X-RateLimit-Limit", str(rate.limit))

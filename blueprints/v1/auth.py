@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from flask import Response, current_app, g, make_response, request
+from flask import Request, Response, current_app, g, make_response, request
 
 from blueprints.errors import as_portal_error
+from blueprints.portal import current_g, current_request
 from services.errors import PortalError, RateLimited
 from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
 from services.gateway.stream import Stream
@@ -39,16 +40,16 @@ def bearer_required(
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Response:
-            known = g._get_current_object()
+            known, asked = current_g(), current_request()
             known.api = True
-            meter = Meter(parts().quick)
-            verdict = judge(presented(), scope() if callable(scope) else scope, model=model)
+            verdict = judge(presented(asked.environ), scope() if callable(scope) else scope, model=model)
             known.verdict = verdict
             if verdict.key is not None:
-                known.call = _call(verdict.key)
-            if not verdict.allowed:
+                known.call = _call(verdict.key, known.request_id, asked)
+            meter = Meter(parts().quick)
+            if verdict.code is not None:
                 return _refuse(verdict, meter)
-            return _answer(view, args, kwargs, meter)
+            return _answer(view, args, kwargs, known.call, meter)
 
         setattr(guarded, MARK, ASKED_SCOPE if callable(scope) else scope or NO_SCOPE)
         return guarded
@@ -58,12 +59,11 @@ def bearer_required(
 
 def current_call() -> Call:
     """The call being answered; only behind ``bearer_required``."""
-    call: Call = g.call
+    call: Call = current_g().call
     return call
 
 
-def _answer(view: View, args: Any, kwargs: Any, meter: Meter) -> Response:
-    call = current_call()
+def _answer(view: View, args: Any, kwargs: Any, call: Call, meter: Meter) -> Response:
     try:
         made = view(*args, **kwargs)
         response = made if isinstance(made, Response) else make_response(made)
@@ -117,9 +117,8 @@ def _challenge(verdict: Verdict) -> str:
     return ", ".join(words)
 
 
-def presented() -> Presented:
-    """What this request shows of itself to the gate."""
-    sent = request.environ
+def presented(sent: dict[str, Any]) -> Presented:
+    """What a request of this WSGI environment shows of itself to the gate."""
     address = sent.get("REMOTE_ADDR") or ""
     return Presented(
         authorization=sent.get("HTTP_AUTHORIZATION"),
@@ -132,9 +131,9 @@ def presented() -> Presented:
     )
 
 
-def _endpoint() -> str:
-    found = request.url_rule
-    rule = found.rule if found else request.path
+def _endpoint(asked: Request) -> str:
+    found = asked.url_rule
+    rule = found.rule if found else asked.path
     return rule.removeprefix("/v1/")
 
 
@@ -143,18 +142,18 @@ def _attempt(shown: Secret) -> Attempt:
         fingerprint=parts().fingerprint_digests.digest(shown.reveal()),
         workspace_id=None,
         request_id=g.request_id,
-        endpoint=_endpoint(),
+        endpoint=_endpoint(request),
         address=request.remote_addr or "",
         client=request.headers.get("User-Agent"),
     )
 
 
-def _call(key: KeyFacts) -> Call:
-    sent = request.environ
+def _call(key: KeyFacts, request_id: str, asked: Request) -> Call:
+    sent = asked.environ
     return Call(
-        request_id=g.request_id,
+        request_id=request_id,
         key=key,
-        endpoint=_endpoint(),
+        endpoint=_endpoint(asked),
         address=sent.get("REMOTE_ADDR") or "",
         client=sent.get("HTTP_USER_AGENT"),
     )

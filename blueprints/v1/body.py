@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flask import current_app, request
+from flask import current_app
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from blueprints.portal import PortalRequest, current_request
 from services.errors import InvalidRequest
 from services.json_input import read_object
 
@@ -15,14 +16,27 @@ def read_body() -> bytes:
     The server ends a body that was cut off as if it were complete, and a chunked one is read no further than the limit,
     so both are checked here. Raises InvalidRequest and werkzeug's RequestEntityTooLarge.
     """
-    asked = request._get_current_object()  # type: ignore[attr-defined]
-    body: bytes = asked.get_data()
+    asked = current_request()
+    if asked.body is None:
+        asked.body = _taken_from(asked)
+    return asked.body
+
+
+def _taken_from(asked: PortalRequest) -> bytes:
+    most = current_app.config["MAX_CONTENT_LENGTH"]
     announced = asked.content_length
-    if announced is not None and announced != len(body):
-        raise InvalidRequest("The body is shorter than its Content-Length says.", code="invalid_json")
-    if announced is None and len(body) >= current_app.config["MAX_CONTENT_LENGTH"]:
+    if announced is None:
+        body = asked.get_data()
+        if len(body) >= most:
+            raise RequestEntityTooLarge
+        return body
+    if announced > most:
         raise RequestEntityTooLarge
-    return body
+    # Without werkzeug's stream around the server's: one length is all there is to look after.
+    taken: bytes = asked.environ["wsgi.input"].read(announced)
+    if len(taken) != announced:
+        raise InvalidRequest("The body is shorter than its Content-Length says.", code="invalid_json")
+    return taken
 
 
 def requested_model() -> str | None:

@@ -5,8 +5,9 @@ https://fetch.spec.whatwg.org/#http-cors-protocol
 
 from __future__ import annotations
 
-from flask import Response, current_app, g, request
+from flask import Response, current_app, request
 
+from blueprints.portal import current_g, current_request
 from blueprints.v1 import bp
 from blueprints.v1.objects import empty_response
 from services.metering import Call
@@ -26,7 +27,7 @@ def answer_options() -> Response | None:
 
     That comes without the key, so any page may ask.
     """
-    if request.method != "OPTIONS":
+    if current_request().method != "OPTIONS":
         return None
     adapter = current_app.create_url_adapter(request)
     assert adapter is not None
@@ -44,8 +45,8 @@ def answer_options() -> Response | None:
 @bp.after_app_request
 def open_to_the_page(response: Response) -> Response:
     """Let the page read the answer, a refusal too, if the key that was sent is publishable and for its origin."""
-    call: Call | None = g.get("call")
-    origin = request.headers.get("Origin")
+    call: Call | None = current_g().get("call")
+    origin = current_request().environ.get("HTTP_ORIGIN")
     if call is None or origin is None or call.key.kind != "publishable":
         return response
     if origin_allowed(origin, call.key.allowed_origins):

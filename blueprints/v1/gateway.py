@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Response, g, request
+from flask import Response
 
-from blueprints.portal import PortalResponse
+from blueprints.portal import PortalResponse, current_g, current_request
 from blueprints.v1 import bp
 from blueprints.v1.auth import bearer_required, current_call
 from blueprints.v1.body import read_body, requested_model
@@ -44,7 +44,7 @@ def generate() -> Response:
 @bp.after_app_request
 def add_route_headers(response: Response) -> Response:
     """Tell which model and provider it came to, on refusals too as far as that was known."""
-    call: Call | None = g.get("call")
+    call: Call | None = current_g().get("call")
     if call is not None and call.provider is not None:
         headers = response.headers
         headers.add("X-Arka-Provider", call.provider)
@@ -56,7 +56,7 @@ def add_route_headers(response: Response) -> Response:
 
 def _passed_on() -> dict[str, str]:
     """Return the headers that may reach the provider; one that is no plain text is left out."""
-    environ = request.environ
+    environ = current_request().environ
     return {
         name: value
         for name, variable in _PASSED_ON.items()

@@ -7,13 +7,11 @@ left, the one with the shortest wait is asked again, a bounded number of times.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -38,8 +36,7 @@ _LONGEST_HEADER = 100
 _JSON = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What is to be asked: the caller's body, and what it holds. ``headers`` are those that may be passed on."""
 
     endpoint: Endpoint
@@ -58,8 +55,7 @@ class Question:
         return wanted and "stream_options" not in self.request
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """An answer that came whole."""
 
     content: bytes
@@ -67,8 +63,7 @@ class Told:
     headers: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A stream whose first bytes have come. It must be closed."""
 
     answer: Answer
@@ -195,7 +190,7 @@ class _Attempt:
         return self._whole(answer, key)
 
     def _send(self, key: Secret | None, *, asks_for_usage: bool) -> Answer:
-        with metrics.provider_request(self._provider.name) as seen:
+        with metrics.ProviderRequest(self._provider.name) as counted:
             answer = self._tools.upstream.send(
                 "POST",
                 self._provider.url("/" + self._question.endpoint.name),
@@ -204,7 +199,7 @@ class _Attempt:
                 headers=self._question.headers,
                 until=self._until,
             )
-            seen(answer.status)
+            counted.status = answer.status
         return answer
 
     def _whole(self, answer: Answer, key: Secret | None) -> Told:
@@ -243,7 +238,7 @@ class _Attempt:
             return
         provider_keys.note_outcome(self._workspace_id, self._sealed, state, words)
         # Should it be asked once more for this call, that begins with what was noted now.
-        self._sealed = self._keys[self._provider.name] = dataclasses.replace(self._sealed, state=state)
+        self._sealed = self._keys[self._provider.name] = self._sealed._replace(state=state)
 
 
 def _begin(answer: Answer, key: Secret | None, *, without_usage: bool) -> Begun:

@@ -7,8 +7,8 @@ import ssl
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from services.gateway.connections import Connection, Connections, Origin
 from services.gateway.wire import Response
@@ -179,8 +179,7 @@ class Upstream:
             raise _unreachable(error, taken=sent) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     method: str
     head: bytes
     body: bytes
