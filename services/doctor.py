@@ -72,7 +72,7 @@ def _database() -> Iterator[Finding]:
 
 
 def _schema() -> Iterator[Finding]:
-    wanted = (Path(current_app.extensions["migrate"].directory) / "head").read_text().strip()
+    wanted = schema.head()
     found = None
     if inspect(db.engine).has_table("alembic_version"):
         found = db.session.scalar(text("SELECT version_num FROM alembic_version"))
