@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import click
-import flask_migrate
 from flask import Flask, current_app
 
 import config
@@ -153,6 +152,8 @@ def _upgrade() -> None:
     if found == schema.head():
         return
     if found is None or schema.is_known(found):
+        import flask_migrate
+
         flask_migrate.upgrade()
         return
     click.echo(

@@ -22,7 +22,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A worker that dies at once, time after time, is started again more and more slowly.
 _RESTART_PAUSES = (0.2, 1.0, 2.0, 5.0, 10.0)
-_STEADY_SECONDS = 60.0
+_STEADY_SECONDS = 10.0
 # For a worker that does not end although everything in flight was cut off.
 _LAST_SECONDS = 5.0
 
@@ -121,10 +121,8 @@ class Watcher:
 
     def _ended(self, pid: int, status: int) -> None:
         if pid == self._greeter:
-            self._greeter = None
-            self._greeted = status == 0
-            if not self._greeted and self._kill_at is None:
-                self._give_up(status)
+            # It ends when the portal answers. Should it break off, the portal serves on.
+            self._greeter, self._greeted = None, True
         elif pid in self._began:
             lived = time.monotonic() - self._began.pop(pid)
             if self._kill_at is not None:
@@ -133,11 +131,8 @@ class Watcher:
                 self._start_again(status, lived)
             else:
                 _say("The server did not start; the lines above say why.")
-                self._give_up(status)
-
-    def _give_up(self, status: int) -> None:
-        self._status = status or 1
-        self._stop(0.0)
+                self._status = status or 1
+                self._stop(0.0)
 
     def _start_again(self, status: int, lived: float) -> None:
         self._failures = 0 if lived > _STEADY_SECONDS else self._failures + 1
