@@ -89,7 +89,7 @@ def _serve(app: Flask, settings: config.Settings) -> NoReturn:
         os.set_inheritable(end, True)
     seconds = [str(settings.drain_seconds + stopping.DOOR_SECONDS), str(settings.stop_seconds)]
     numbers = [str(number) for number in (read, write, greeter, *workers)]
-    os.execv(sys.executable, [sys.executable, "-I", "-S", watcher.__file__, *seconds, *numbers])  # noqa: S606 - no shell
+    os.execv(sys.executable, [sys.executable, "-I", "-S", watcher.__file__, *seconds, *numbers])
 
 
 def _fork(act: Callable[[], None]) -> int:
