@@ -47,7 +47,7 @@ class Watcher:
         self._status = 0
 
     def run(self) -> int:
-        """Watch until no worker is left, and return the exit status."""
+        """Watch until it was told to stop and no child is left, and return the exit status."""
         woken, waker = os.pipe()
         for end in (woken, waker):
             os.set_blocking(end, False)
@@ -61,7 +61,7 @@ class Watcher:
             self._heed_signals()
             self._reap()
             self._do_what_is_due()
-            if not self._began and (self._kill_at is not None or not self._due):
+            if self._kill_at is not None and not self._began and self._greeter is None:
                 return self._status
             select.select([woken], [], [], self._seconds_until_due())
             _empty(woken)
@@ -99,6 +99,7 @@ class Watcher:
             self._signal_workers(signal.SIGTERM)
         if self._kill_at is not None and self._kill_at <= now:
             self._signal_workers(signal.SIGKILL)
+            self._kill_at = now + 1
 
     def _seconds_until_due(self) -> float | None:
         moments = [moment for moment in (*self._due[:1], self._end_at, self._kill_at) if moment is not None]
@@ -125,7 +126,8 @@ class Watcher:
             self._greeter, self._greeted = None, True
         elif pid in self._began:
             lived = time.monotonic() - self._began.pop(pid)
-            if self._kill_at is not None:
+            if self._kill_at is not None or self._told:
+                # The signal may have come to all processes of the group.
                 return
             if self._greeted:
                 self._start_again(status, lived)
