@@ -145,7 +145,12 @@ class Watcher:
 
     def _start_worker(self) -> None:
         arguments = [sys.executable, "-m", "server", str(os.getpid()), str(self._read_word)]
-        pid = os.posix_spawn(sys.executable, arguments, os.environ, setsigmask=[])
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.execv(sys.executable, arguments)
+            finally:
+                os._exit(1)
         self._began[pid] = time.monotonic()
 
 
