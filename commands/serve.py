@@ -25,6 +25,7 @@ from commands import watcher
 from commands.tools import refusals_told
 from extensions import db
 from services import accounts, first_start, instance_lock, metrics, schema, stopping
+from services.child import end_with
 
 if TYPE_CHECKING:
     from services.worker import Worker
@@ -45,10 +46,11 @@ def command(settings: config.Settings) -> click.Command:
             # No restore begins while a worker is left: they all inherit the lock.
             with instance_lock.serving(settings.instance_path) as lock:
                 os.set_inheritable(lock, True)
-                status = _wait_for(_fork(lambda: _bring_up_to_date(app)))
+                own = os.getpid()
+                status = _wait_for(_fork(lambda: _bring_up_to_date(app, own)))
                 if status:
                     sys.exit(status)
-                _serve(app, settings)
+                _serve(app, settings, own)
         except instance_lock.InUse:
             raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
 
@@ -69,9 +71,8 @@ def worker_of(settings: config.Settings) -> Worker:
     )
 
 
-def _serve(app: Flask, settings: config.Settings) -> NoReturn:
+def _serve(app: Flask, settings: config.Settings, own: int) -> NoReturn:
     """Fork the workers, and let the watcher take the place of this process."""
-    own = os.getpid()
     worker = worker_of(settings)
     metrics.begin_anew(settings.instance_path)
     read, write = os.pipe()
@@ -105,6 +106,9 @@ def _fork(act: Callable[[], None]) -> int:
         status = 0
     except click.ClickException as refusal:
         refusal.show()
+    except KeyboardInterrupt:
+        # The parent is told as well.
+        pass
     except BaseException:
         traceback.print_exc()
     finally:
@@ -119,8 +123,6 @@ def _wait_for(child: int) -> int:
 
 def _greet(app: Flask, settings: config.Settings, own: int) -> None:
     """Wait until the portal answers, and tell the operator how to begin."""
-    from services.worker import end_with
-
     end_with(own, signal.SIGKILL)
     while not _is_up(settings):
         time.sleep(_LOOK_SECONDS)
@@ -139,8 +141,9 @@ def _is_up(settings: config.Settings) -> bool:
         connection.close()
 
 
-def _bring_up_to_date(app: Flask) -> None:
+def _bring_up_to_date(app: Flask, own: int) -> None:
     """Upgrade the database, unless a newer version has: then this one serves on, as it does in a rolling upgrade."""
+    end_with(own, signal.SIGTERM)
     with app.app_context():
         refusals_told(_upgrade)()
 

@@ -6,12 +6,9 @@ outlive for long the process that watches over it, so that a portal that is star
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import os
 import resource
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +21,10 @@ from granian.server.mp import MPServer
 
 from services import metrics, server_processes, settling, stopping
 from services.background import Background
+from services.child import end_with
 from services.parts import parts
 from services.tasks import TASKS
 
-_PR_SET_PDEATHSIG = 1
 # A client that has not sent its headers by then is not going to.
 _HEADER_MILLISECONDS = 15_000
 
@@ -106,15 +103,3 @@ def allow_open_files(number: int) -> None:
     wanted = number if most == resource.RLIM_INFINITY else min(number, most)
     if allowed != resource.RLIM_INFINITY and allowed < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def end_with(parent: int, number: signal.Signals) -> None:
-    """Ask the kernel to send this process a signal when its parent dies (prctl(2); Linux only).
-
-    Exits at once when the parent is dead already.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:
-        os._exit(1)
