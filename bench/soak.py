@@ -91,7 +91,7 @@ class Watch:
             self.samples.append(Sample(at, sum(map(memory_of, found)), sum(map(files_of, found)), len(found)))
 
     def _kill(self) -> None:
-        # No worker twice in a moment: that is what a server gives up after, and starts wholly anew.
+        # No worker twice in a moment, after which the pause before the next grows.
         while not self._stop.wait(self._kill_every * random.uniform(0.6, 1.4)):
             workers = workers_of(self._portal.pid)
             if time.monotonic() < self._kill_until and len(workers) > 1:
@@ -109,8 +109,8 @@ def family(pid: int) -> list[int]:
 
 
 def workers_of(pid: int) -> list[int]:
-    """Return the processes that answer: the children of the server that the command has started."""
-    return [worker for server in processes.children_of(pid) for worker in processes.children_of(server)]
+    """Return the processes that answer: the children of the one that was started."""
+    return processes.children_of(pid)
 
 
 def memory_of(pid: int) -> int:

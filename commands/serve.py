@@ -1,116 +1,162 @@
-"""``flask serve``: bring the database up to date, start the production server, and keep it running."""
+"""``flask serve``: bring the database up to date, fork the workers, and become the process that watches over them.
+
+This process loads the portal but uses none of it: its children do. So the workers need not load it once more, inherit
+no connection that two would share, and what is left in the end is light.
+"""
 
 from __future__ import annotations
 
+import contextvars
+import http.client
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
+import traceback
 from collections.abc import Callable
-from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import click
-import flask_migrate
-from flask.cli import with_appcontext
+from flask import Flask, current_app
 
 import config
+from commands import watcher
 from commands.tools import refusals_told
 from extensions import db
-from services import accounts, first_start, instance_lock, schema
+from services import accounts, first_start, instance_lock, metrics, schema, stopping
+from services.child import end_with
 
-_START_SECONDS = 30
-# A server that dies at once, time after time, is started again more and more slowly.
-_RESTART_PAUSES = (0.2, 1, 2, 5, 10)
-_STEADY_SECONDS = 60
+if TYPE_CHECKING:
+    from services.worker import Worker
+
+_LOOK_SECONDS = 0.03
 
 
 def command(settings: config.Settings) -> click.Command:
     """Return the command for these settings."""
 
     @click.command("serve")
-    @with_appcontext
     @refusals_told
     def serve() -> None:
         """Start the portal: upgrade the database, serve, and show how to begin."""
         _refuse_taken_port(settings)
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
         try:
+            # No restore begins while a worker is left: they all inherit the lock.
             with instance_lock.serving(settings.instance_path) as lock:
-                _bring_up_to_date()
-                sys.exit(_Server(settings, lock).run(lambda: _welcome(settings)))
+                os.set_inheritable(lock, True)
+                own = os.getpid()
+                status = _wait_for(_fork(lambda: _bring_up_to_date(app, own)))
+                if status:
+                    sys.exit(status)
+                _serve(app, settings, own)
         except instance_lock.InUse:
             raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
 
     return serve
 
 
-class _Server:
-    """The server process: started, watched and started again when it dies, stopped when we are told to stop."""
+def worker_of(settings: config.Settings) -> Worker:
+    """Return a worker for these settings."""
+    # granian is nothing for the other commands.
+    from services.worker import Worker
 
-    def __init__(self, settings: config.Settings, lock: int) -> None:
-        self._settings = settings
-        # The server holds it as well, so that no restore begins while a worker is left.
-        self._lock = lock
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
-        self._forced = False
+    return Worker(
+        host=settings.host,
+        port=settings.port,
+        threads=settings.threads,
+        drain_seconds=settings.drain_seconds,
+        stop_seconds=settings.stop_seconds,
+    )
 
-    def run(self, welcome: Callable[[], str]) -> int:
-        """Serve until told to stop, greet once it answers, and return the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._stop)
-        failures, greeted = 0, False
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "server", str(os.getpid())], cwd=config.ROOT, pass_fds=(self._lock,)
-            )
-            if not greeted and self._wait_until_up():
-                click.echo(welcome())
-                greeted = True
-            status = self._process.wait()
-            if self._stopping.is_set():
-                break
-            if not greeted:
-                click.echo("The server did not start; the lines above say why.", err=True)
-                return status or 1
-            failures = 0 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
-            pause = _RESTART_PAUSES[min(failures, len(_RESTART_PAUSES)) - 1] if failures else 0
-            click.echo(f"The server ended with status {status}; it is started again in {pause} s.", err=True)
-            self._stopping.wait(pause)
-        return 1 if self._forced else 0
 
-    def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Let the server finish what is in flight; told a second time, end it at once."""
-        self._forced = self._stopping.is_set()
-        self._stopping.set()
-        if self._process is not None and self._process.poll() is None:
-            # Its workers end with it.
-            self._process.send_signal(signal.SIGKILL if self._forced else signal.SIGTERM)
+def _serve(app: Flask, settings: config.Settings, own: int) -> NoReturn:
+    """Fork the workers, and let the watcher take the place of this process."""
+    worker = worker_of(settings)
+    metrics.begin_anew(settings.instance_path)
+    read, write = os.pipe()
 
-    def _wait_until_up(self) -> bool:
-        assert self._process is not None
-        url = f"http://{_local_address(self._settings.host)}:{self._settings.port}/healthz"
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and self._process.poll() is None and not self._stopping.is_set():
-            try:
-                with urllib.request.urlopen(url, timeout=2):
-                    return True
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.05)
+    def work() -> None:
+        # So that the pipe ends with the watcher.
+        os.close(write)
+        worker.run(app, own, read)
+
+    # The watcher heeds what comes meanwhile.
+    signal.pthread_sigmask(signal.SIG_BLOCK, watcher.STOP_SIGNALS)
+    workers = [_fork(work) for _ in range(settings.workers)]
+    greeter = _fork(lambda: _greet(app, settings, own))
+    for end in (read, write):
+        os.set_inheritable(end, True)
+    seconds = [str(settings.drain_seconds + stopping.DOOR_SECONDS), str(settings.stop_seconds)]
+    numbers = [str(number) for number in (read, write, greeter, *workers)]
+    os.execv(sys.executable, [sys.executable, "-I", "-S", watcher.__file__, *seconds, *numbers])
+
+
+def _fork(act: Callable[[], None]) -> int:
+    """Do something in a child, and return its id. It sees nothing of this process's contexts, and then ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        contextvars.Context().run(act)
+        status = 0
+    except click.ClickException as refusal:
+        refusal.show()
+    except KeyboardInterrupt:
+        # The parent is told as well.
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _wait_for(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _greet(app: Flask, settings: config.Settings, own: int) -> None:
+    """Wait until the portal answers, and tell the operator how to begin."""
+    end_with(own, signal.SIGKILL)
+    while not _is_up(settings):
+        time.sleep(_LOOK_SECONDS)
+    with app.app_context():
+        click.echo(_welcome(settings))
+
+
+def _is_up(settings: config.Settings) -> bool:
+    connection = http.client.HTTPConnection(_local_address(settings.host), settings.port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
-def _bring_up_to_date() -> None:
+def _bring_up_to_date(app: Flask, own: int) -> None:
     """Upgrade the database, unless a newer version has: then this one serves on, as it does in a rolling upgrade."""
+    end_with(own, signal.SIGTERM)
+    with app.app_context():
+        refusals_told(_upgrade)()
+
+
+def _upgrade() -> None:
     with db.engine.connect() as connection:
         found = schema.revision_of(connection)
     db.engine.dispose()
+    if found == schema.head():
+        return
     if found is None or schema.is_known(found):
+        import flask_migrate
+
         flask_migrate.upgrade()
         return
     click.echo(
@@ -136,8 +182,7 @@ def _refuse_taken_port(settings: config.Settings) -> None:
 
 def _local_address(host: str) -> str:
     """Return the address at which a server on ``host`` is reached from this machine."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{local}]" if ":" in local else local
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _welcome(settings: config.Settings) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask import current_app
-from sqlalchemy import inspect, text
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
@@ -72,10 +72,8 @@ def _database() -> Iterator[Finding]:
 
 
 def _schema() -> Iterator[Finding]:
-    wanted = (Path(current_app.extensions["migrate"].directory) / "head").read_text().strip()
-    found = None
-    if inspect(db.engine).has_table("alembic_version"):
-        found = db.session.scalar(text("SELECT version_num FROM alembic_version"))
+    wanted = schema.head()
+    found = schema.revision_of(db.session.connection())
     if found == wanted:
         yield Finding(True, f"at {found}, the newest")
     elif found is not None and not schema.is_known(found):

@@ -10,7 +10,7 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
 
@@ -20,9 +20,12 @@ from models.base import new_id, now, one_at_a_time, transaction
 from services import account_mail, accounts, sign_in_attempts
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, WrongCredentials
-from services.oidc import Claims, IdentityRefused, OidcProvider
+from services.identity_claims import Claims, IdentityRefused
 from services.parts import parts
 from services.secret import Secret
+
+if TYPE_CHECKING:
+    from services.oidc import OidcProvider
 
 _BEGUN, _OFFERED = "oidc", "oidc_link"
 

@@ -285,10 +285,12 @@ def _own_file(folder: Path) -> int:
         if _is_free(descriptor) and os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)
-    path = folder / f"{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    draft = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     os.ftruncate(descriptor, _MOST_SERIES * _RECORD_BYTES)
+    # Only now do others see it, who would take it for one that is left.
+    draft.rename(draft.with_suffix(_SUFFIX))
     return descriptor
 
 

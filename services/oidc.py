@@ -22,9 +22,9 @@ import structlog
 from joserfc import jwk, jwt
 from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
 
-from services.errors import PermissionRefused, ServiceUnavailable
 from services.gateway.connections import Connections, Origin
 from services.gateway.wire import Response
+from services.identity_claims import Claims, IdentityRefused, ProviderAway
 from services.secret import Secret
 
 # Providers go on calling Ed25519 by its older name.
@@ -45,20 +45,6 @@ _LONGEST_SUBJECT = 255
 _log = structlog.get_logger("oidc")
 
 
-class ProviderAway(ServiceUnavailable):
-    """The identity provider did not answer, or not as one does."""
-
-    code = "identity_provider_away"
-    message = "The identity provider does not answer. Sign in another way, or try again in a moment."
-
-
-class IdentityRefused(PermissionRefused):
-    """What came back does not prove who somebody is, or that person may not come in this way."""
-
-    code = "identity_refused"
-    message = "This sign-in could not be completed. Begin again."
-
-
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
     """What the operator has set. ``domains`` are those whose addresses may make an account by it, none: all."""
@@ -73,15 +59,6 @@ class OidcSettings:
     trusted: bool = False
     # Whether the provider's second factor stands for ours.
     second_factor: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """Who somebody is, as the provider says it. ``email`` is None unless the provider calls it verified."""
-
-    issuer: str
-    subject: str
-    email: str | None
 
 
 class OidcProvider:

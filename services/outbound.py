@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -76,7 +77,11 @@ class Outbound:
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self.networks = tuple(networks)
-        self.tls = ssl.create_default_context()
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext:
+        """What authorities are trusted: megabytes, which a portal without webhooks need not read."""
+        return ssl.create_default_context()
 
     def read_url(self, text: str) -> str:
         """Return an address as it is to be kept. Raises InvalidInput for the field ``url``."""

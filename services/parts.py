@@ -16,7 +16,6 @@ from services.gateway.providers import Provider
 from services.gateway.upstream import Upstream
 from services.key_format import KeyFormat
 from services.mail_transport import Post
-from services.oidc import OidcProvider
 from services.outbound import Outbound
 from services.plans import PlanTable
 from services.rate_limits import RateLimits
@@ -26,6 +25,9 @@ from services.turns import Turns
 from services.vault import Vault
 
 if TYPE_CHECKING:
+    # Loaded when one is set.
+    from services.oidc import OidcProvider
+
     # It uses the parts itself.
     from services.readiness import Readiness
 

@@ -9,19 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
-import webauthn
 from sqlalchemy import func, select
-from webauthn.helpers import bytes_to_base64url
-from webauthn.helpers.structs import (
-    AuthenticatorSelectionCriteria,
-    AuthenticatorTransport,
-    PublicKeyCredentialDescriptor,
-    ResidentKeyRequirement,
-    UserVerificationRequirement,
-)
 
 from extensions import db
 from models import Passkey, User
@@ -33,6 +24,10 @@ from services.parts import parts
 from services.relying_party import RelyingParty
 from services.secret import Secret
 
+# The library brings parsers of certificates that weigh more than Flask, so a process loads it with its first passkey.
+if TYPE_CHECKING:
+    from webauthn.helpers.structs import PublicKeyCredentialDescriptor
+
 NAME_LENGTH = 60
 MOST_PASSKEYS = 20
 # What a challenge is for; the answer to one is no answer to another.
@@ -41,7 +36,8 @@ SIGN_IN, SECOND_STEP, PROOF, REGISTRATION = "sign_in", "second_step", "proof", "
 _ANSWER_LENGTH = 20_000
 # WebAuthn level 3, section 5.8.3.
 _ID_LENGTH = 1023
-_TRANSPORTS = {transport.value for transport in AuthenticatorTransport}
+# The words of WebAuthn that the library knows.
+_TRANSPORTS = {"usb", "nfc", "ble", "internal", "cable", "hybrid", "smart-card"}
 _log = structlog.get_logger("passkeys")
 Verified = TypeVar("Verified")
 
@@ -77,6 +73,13 @@ def get(user: User, passkey_id: str) -> Passkey:
 
 def begin_registration(user: User) -> tuple[Secret, str]:
     """Return a token for the browser and what it asks the device, as JSON. Raises InvalidRequest."""
+    import webauthn
+    from webauthn.helpers.structs import (
+        AuthenticatorSelectionCriteria,
+        ResidentKeyRequirement,
+        UserVerificationRequirement,
+    )
+
     site = _site()
     options = webauthn.generate_registration_options(
         rp_id=site.id,
@@ -98,6 +101,8 @@ def register(user: User, token: Secret, answer: str, name: str, actor: Actor) ->
 
     Returns it with recovery codes if it is the person's first second factor, else with none. Raises InvalidInput.
     """
+    import webauthn
+
     name = _checked_name(name)
     challenge = _challenge(sign_in_attempts.PASSKEY_REGISTRATION, token, REGISTRATION, user)
     site = _site()
@@ -165,6 +170,9 @@ def begin_use(purpose: str, user: User | None) -> tuple[Secret, str]:
 
     Raises InvalidRequest.
     """
+    import webauthn
+    from webauthn.helpers.structs import UserVerificationRequirement
+
     options = webauthn.generate_authentication_options(
         rp_id=_site().id,
         allow_credentials=_descriptors(user) if user is not None else None,
@@ -196,6 +204,8 @@ def use(
 
 
 def _take(passkey: Passkey, challenge: bytes, given: dict[str, Any], actor_from: Callable[[User], Actor]) -> User:
+    import webauthn
+
     site, public_key = _site(), passkey.public_key
     try:
         found = _verified(
@@ -241,7 +251,7 @@ def _site() -> RelyingParty:
 
 
 def _keep(kind: str, user: User | None, purpose: str, challenge: bytes) -> Secret:
-    details = {"purpose": purpose, "challenge": bytes_to_base64url(challenge)}
+    details = {"purpose": purpose, "challenge": _encoded(challenge)}
     return sign_in_attempts.begin(kind, user_id=user.id if user else None, details=details)
 
 
@@ -304,6 +314,8 @@ def _checked_name(name: str) -> str:
 
 
 def _descriptors(user: User) -> list[PublicKeyCredentialDescriptor]:
+    from webauthn.helpers.structs import AuthenticatorTransport, PublicKeyCredentialDescriptor
+
     return [
         PublicKeyCredentialDescriptor(
             id=passkey.credential_id,
@@ -311,6 +323,10 @@ def _descriptors(user: User) -> list[PublicKeyCredentialDescriptor]:
         )
         for passkey in of_user(user)
     ]
+
+
+def _encoded(challenge: bytes) -> str:
+    return base64.urlsafe_b64encode(challenge).decode().rstrip("=")
 
 
 def _decoded(text: str) -> bytes:

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 from flask import current_app
-from sqlalchemy import Connection, MetaData, create_engine
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, MetaData, create_engine, inspect, text
+
+# Alembic and what it brings are a tenth of a worker's memory, and no request needs them: those who migrate load them.
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from flask_migrate import Migrate
 
 VERSION_TABLE = "alembic_version"
 
 
+@dataclass
+class Migrations:
+    """What Flask-Migrate looks for under ``migrate`` in the app's extensions."""
+
+    db: SQLAlchemy
+    directory: str
+
+    @cached_property
+    def migrate(self) -> Migrate:
+        """Flask-Migrate itself."""
+        from flask_migrate import Migrate
+
+        return Migrate(db=self.db, directory=self.directory, render_as_batch=True)
+
+
 def head() -> str:
     """Return the revision that this code works with."""
-    revision = _scripts().get_current_head()
-    assert revision is not None
-    return revision
+    return (Path(current_app.extensions["migrate"].directory) / "head").read_text().strip()
 
 
 def is_known(revision: str) -> bool:
     """Tell whether there is a way from this revision to ours. A newer version's has none."""
+    from alembic.util.exc import CommandError
+
     try:
         return _scripts().get_revision(revision) is not None
     except CommandError:
@@ -32,11 +52,16 @@ def is_known(revision: str) -> bool:
 
 def revision_of(connection: Connection) -> str | None:
     """Return the revision of a database, None when it has no tables yet."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - our constant
+    return found
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring a database to a revision, within the connection's transaction."""
+    from alembic import command
+
     settings = _settings()
     settings.attributes["connection"] = connection
     command.upgrade(settings, revision)
@@ -64,4 +89,6 @@ def _settings() -> Config:
 
 
 def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_settings())

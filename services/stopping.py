@@ -1,8 +1,8 @@
 """The end of a server process: new callers are sent elsewhere, what is in flight finishes, and what takes too long is
 cut off with an error of its own.
 
-The server's main process says the word through a pipe that it makes before it forks its workers, because it has the
-workers' attention in no other way that comes before the end.
+The process that watches over the workers says the word through a pipe that they all inherit, because it has their
+attention in no other way that comes before the end. The pipe says it as well when that process has died.
 """
 
 from __future__ import annotations
@@ -47,11 +47,10 @@ class Stopping(ServiceUnavailable):
 
 
 class _Process:
-    """What this process knows of its end. The pipe comes from the main process."""
+    """What this process knows of its end."""
 
     begun = False
     time_is_up = False
-    pipe: tuple[int, int] | None = None
 
 
 def has_begun() -> bool:
@@ -70,26 +69,15 @@ def check() -> None:
         raise Stopping
 
 
-def prepare() -> None:
-    """Make the pipe. To be called by the main process, before it forks."""
-    _Process.pipe = os.pipe()
-
-
-def tell_workers() -> None:
-    """Say the word to all workers at once: what is in the pipe is seen by all, and nobody takes it out."""
-    if _Process.pipe is not None:
-        os.write(_Process.pipe[1], b"x")
-
-
-def heed(drain_seconds: float, stop_seconds: float, cut_off: Callable[[], None]) -> None:
-    """Wait for the word in a thread of this worker. ``cut_off`` ends what waits for somebody else, when time is up.
+def heed(pipe: int, drain_seconds: float, stop_seconds: float, cut_off: Callable[[], None]) -> None:
+    """Wait for the word in a thread of this worker: until there is something in the pipe, which nobody takes out.
 
     For ``drain_seconds`` everything is answered as ever, while ``/readyz`` and ``Connection: close`` send callers
-    elsewhere; what is in flight then has ``stop_seconds`` to finish.
+    elsewhere; what is in flight then has ``stop_seconds`` to finish, before ``cut_off``
+    ends what waits for somebody else.
     """
-    if _Process.pipe is not None:
-        arguments = (_Process.pipe[0], drain_seconds, stop_seconds, cut_off)
-        threading.Thread(target=_end, args=arguments, name="stopping", daemon=True).start()
+    arguments = (pipe, drain_seconds, stop_seconds, cut_off)
+    threading.Thread(target=_end, args=arguments, name="stopping", daemon=True).start()
 
 
 def _end(pipe: int, drain_seconds: float, stop_seconds: float, cut_off: Callable[[], None]) -> None:

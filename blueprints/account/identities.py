@@ -26,7 +26,7 @@ from models import User
 from services import external_identities, sign_in
 from services.errors import InvalidInput, WrongCredentials
 from services.external_identities import AddressInUse, Arrived
-from services.oidc import IdentityRefused, ProviderAway
+from services.identity_claims import IdentityRefused, ProviderAway
 from services.secret import Secret
 
 _KEPT = "identity_attempt"

@@ -35,7 +35,7 @@ from services import (
     webhooks,
     workspaces,
 )
-from services.oidc import Claims
+from services.identity_claims import Claims
 from services.parts import parts
 from services.permissions import Role
 from services.secret import Secret

@@ -32,8 +32,8 @@ def curl_of(text: str) -> list[str]:
 def state(folder: Path) -> dict[str, object]:
     """Everything an instance keeps that a restart must not change."""
     connection = sqlite3.connect(folder / "portal.db")
-    # Who last did which background work changes all the time.
-    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'job'"
+    # Who serves, and who last did which background work, changes all the time.
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('job', 'server_process')"
     tables = [name for (name,) in connection.execute(query)]
     rows = {table: connection.execute(f'SELECT * FROM "{table}"').fetchall() for table in tables}
     return rows | {name: (folder / name).read_text() for name in ("secret_key", "master_key")}
@@ -93,35 +93,39 @@ def test_a_taken_port_is_said() -> None:
         assert "ARKA_PORT" in result.stderr
 
 
-def test_a_killed_worker_and_a_killed_server_come_back() -> None:
+def test_killed_workers_come_back_one_or_all_of_them() -> None:
     with running_portal({"ARKA_DEMO": "0"}) as portal:
-        assert wait_until(lambda: len(children_of(server_of(portal))) == 2, 20)
-        server = server_of(portal)
-        workers = children_of(server)
+        shown(portal)
+        assert wait_until(lambda: len(workers_of(portal)) == 2, 20)
+        workers = workers_of(portal)
         os.kill(workers[0], signal.SIGKILL)
-        assert wait_until(lambda: len(set(children_of(server)) - set(workers)) == 1, 20)
-        os.kill(server, signal.SIGKILL)
-        assert wait_until(lambda: server_of(portal) not in (0, server), 20)
-        assert wait_until(lambda: len(children_of(server_of(portal))) == 2, 20)
+        assert wait_until(lambda: len(set(workers_of(portal)) - set(workers)) == 1, 20)
+        for pid in workers_of(portal):
+            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: len(set(workers_of(portal)) - set(workers)) == 2, 20)
         assert wait_until(portal._is_healthy, 20)
         assert portal.is_running()
+        assert portal.stop() == 0
 
 
-def processes() -> list[tuple[int, int, int, str]]:
-    """Return process, parent, group and command line of every process that is alive."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
-    rows = [line.split(None, 4) for line in listed.stdout.splitlines()]
-    return [(int(pid), int(parent), int(group), args) for pid, parent, group, stat, args in rows if stat[0] != "Z"]
+def test_when_the_watching_process_is_killed_no_worker_is_left() -> None:
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        shown(portal)
+        workers = workers_of(portal)
+        os.kill(portal.pid, signal.SIGKILL)
+        assert wait_until(lambda: not {pid for pid, _, _ in processes()} & set(workers), 20)
 
 
-def server_of(portal: Portal) -> int:
-    """Return the server's process, the parent of the workers; 0 when there is none."""
-    servers = {pid: parent for pid, parent, group, args in processes() if group == portal.pid and "-m server" in args}
-    return next((pid for pid, parent in servers.items() if parent not in servers), 0)
+def processes() -> list[tuple[int, int, str]]:
+    """Return process, parent and command line of every process that is alive."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
+    return [(int(pid), int(parent), args) for pid, parent, stat, args in rows if stat[0] != "Z"]
 
 
-def children_of(pid: int) -> list[int]:
-    return [child for child, parent, _, _ in processes() if parent == pid]
+def workers_of(portal: Portal) -> list[int]:
+    """Return the worker processes of a portal that has greeted: the children of the one that was started."""
+    return [pid for pid, parent, _ in processes() if parent == portal.pid]
 
 
 @pytest.mark.embedded

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from pathlib import Path
 
 import psycopg
 
@@ -13,6 +12,7 @@ from tests.neighbours.fake_provider import OPENAI_KEY, FakeProvider
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.portal.calls import CHAT, HELLO, PASSWORD, call, hammer
+from tests.portal.test_first_start import workers_of
 from tests.services.test_metrics import numbers_in
 
 ANSWERED = 'arka_requests_total{route="/v1/chat/completions",status="2xx"}'
@@ -26,17 +26,6 @@ def numbers(portal: Portal) -> dict[str, float]:
     return numbers_in(text.decode())
 
 
-def workers_of(pid: int) -> list[int]:
-    """The worker processes: the grandchildren of the command."""
-    children = {
-        int(path.name): int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        for path in Path("/proc").iterdir()
-        if path.name.isdigit() and (path / "stat").exists()
-    }
-    servers = [child for child, parent in children.items() if parent == pid]
-    return [child for child, parent in children.items() if parent in servers]
-
-
 def test_metrics_are_one_sum_over_all_workers_also_after_one_was_killed() -> None:
     with running_portal({"ARKA_DEMO": "0"}, workers=2) as portal:
         portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
@@ -47,9 +36,9 @@ def test_metrics_are_one_sum_over_all_workers_also_after_one_was_killed() -> Non
             found = numbers(portal)
             assert (found[ANSWERED], found[TIMED], found[REFUSED]) == (100, 120, 20)
             assert found["arka_processes"] == 2
-        killed = workers_of(portal.pid)[0]
+        killed = workers_of(portal)[0]
         os.kill(killed, signal.SIGKILL)
-        assert wait_until(lambda: killed not in (now := workers_of(portal.pid)) and len(now) == 2, 20)
+        assert wait_until(lambda: killed not in (now := workers_of(portal)) and len(now) == 2, 20)
         assert wait_until(lambda: call(portal.port, None, path="/healthz")[0] == 200, 10)
         assert wait_until(lambda: numbers(portal)["arka_processes"] == 2, 10)
         found = numbers(portal)

@@ -20,7 +20,7 @@ from tests.neighbours.fake_provider import FakeProvider
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.portal.calls import CHAT, HELLO, call
-from tests.portal.test_first_start import children_of, server_of
+from tests.portal.test_first_start import workers_of
 
 BOUNDED: dict[str, Any] = {**HELLO, "max_tokens": 20}
 NewKey = Callable[..., str]
@@ -124,7 +124,7 @@ def test_what_killed_workers_held_is_released_and_their_calls_are_completed(
     assert wait_until(lambda: sums(portal, holds) == [2], 10, 0.1)
     # Every worker has given a sign of life.
     assert wait_until(lambda: sums(portal, "SELECT count(*) FROM server_process") == [2], 10, 0.1)
-    for pid in children_of(server_of(portal)):
+    for pid in workers_of(portal):
         os.kill(pid, signal.SIGKILL)
     provider.fault = None
     # The hold of a dead process goes on to count until it is released.

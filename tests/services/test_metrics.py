@@ -167,6 +167,28 @@ def test_a_label_is_escaped(start: Start) -> None:
     assert 'arka_requests_total{route="a\\"b\\\\c\\nd",status="2xx"} 1' in str(worker.do("text")).splitlines()
 
 
+def test_processes_that_start_together_get_a_file_each(tmp_path: Path) -> None:
+    code = f"""
+import multiprocessing, os
+from pathlib import Path
+from services import metrics
+for attempt in range(20):
+    together, children = multiprocessing.Barrier(8), []
+    for _ in range(8):
+        children.append(os.fork())
+        if children[-1] == 0:
+            together.wait(20)
+            metrics.share(Path({str(tmp_path)!r}) / str(attempt))
+            together.wait(20)
+            os._exit(0)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+    assert len(list((Path({str(tmp_path)!r}) / str(attempt) / "metrics").iterdir())) == 8
+"""
+    for attempt in range(20):
+        (tmp_path / str(attempt)).mkdir()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
 def test_a_forked_child_does_not_count_in_its_parent_s_file(tmp_path: Path) -> None:
     code = f"""
 import os
