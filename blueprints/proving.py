@@ -13,8 +13,8 @@ from werkzeug.wrappers import Response
 from wtforms import HiddenField, PasswordField, StringField
 
 from blueprints.forms import PortalForm, stripped
-from models import LoginSession
-from services import passkeys, proof, second_factor
+from models import LoginSession, User
+from services import external_identities, passkeys, proof, second_factor
 from services.actor import Actor
 from services.errors import WrongCredentials
 from services.parts import parts
@@ -100,10 +100,15 @@ def question(login_session: LoginSession, form: ProofForm, action: str, carried:
         carried=carried,
         carried_name=CARRIED,
         standing=standing,
+        provider=_provider_name(user),
         has_password=bool(user.password_hash),
         site=parts().relying_party if passkeys.are_possible() else None,
     )
     return page, 422 if form.errors else 200
+
+
+def _provider_name(user: User) -> str | None:
+    return external_identities.provider().name if proof.is_at_provider(user) else None
 
 
 def keep_challenge(token: Secret) -> None:

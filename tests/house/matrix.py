@@ -77,6 +77,7 @@ PAGES: dict[str, str] = {
         POST /account/sessions/end-others
         GET POST /email/<token>
         GET POST /prove
+        POST /prove/elsewhere
         POST /prove/passkey
         GET POST /workspaces
         GET POST /workspaces/new
