@@ -123,6 +123,17 @@ def email_changed(new_email: str, undo: Secret) -> Words:
     )
 
 
+def account_deleted() -> Words:
+    return Words(
+        "Your account was deleted",
+        [
+            "Your account was deleted, and with it the workspaces in which you were alone. You have left the others.",
+            "Nobody can bring it back. You can make a new account with the same address.",
+        ],
+        advice="If this was not you, somebody was signed in as you. Tell the operator of this portal at once.",
+    )
+
+
 def identity_linked(provider: str) -> Words:
     return Words(
         f"Sign-in with {provider} was added",

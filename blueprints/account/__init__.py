@@ -2,6 +2,7 @@
 
 from blueprints.account import (
     emails,
+    end,
     identities,
     passkeys,
     prove,
@@ -18,6 +19,7 @@ from blueprints.account.routes import bp
 __all__ = [
     "bp",
     "emails",
+    "end",
     "identities",
     "passkeys",
     "prove",

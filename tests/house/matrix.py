@@ -69,6 +69,7 @@ PAGES: dict[str, str] = {
         GET POST /account/passkeys/<passkey_id>/rename
         GET POST /account/passkeys/new
         POST /account/passkeys/options
+        GET POST /account/delete
         GET POST /account/password
         GET POST /account/profile
         GET POST /account/recovery-codes
