@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from extensions import db
 from models import ApiKey, Membership, UsageRecord, User, Workspace
 from models.base import now, transaction
-from services import accounts, workspaces
+from services import account_mail, accounts, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.pages import Page, page_of
@@ -199,6 +199,7 @@ def close_account(user: User, *, reason: str, actor: Actor) -> None:
         if is_last_operator(user):
             raise PermissionRefused("This is the last operator. Make another one first.")
         accounts.close(user, actor, reason=reason)
+        _tell(user, account_mail.account_closed(), actor)
 
 
 def reopen_account(user: User, *, reason: str, actor: Actor) -> None:
@@ -210,6 +211,13 @@ def reopen_account(user: User, *, reason: str, actor: Actor) -> None:
         if user.closed_at is None:
             return
         accounts.reopen(user, actor, reason=reason)
+        _tell(user, account_mail.account_reopened(), actor)
+
+
+def _tell(user: User, words: account_mail.Words, actor: Actor) -> None:
+    """Write to the person, if mail may go to the address. The reason is for the logs."""
+    if user.email_confirmed_at is not None:
+        account_mail.send(user.email, words, actor)
 
 
 def _checked(reason: str) -> str:
