@@ -70,6 +70,7 @@ PAGES: dict[str, str] = {
         GET POST /account/passkeys/new
         POST /account/passkeys/options
         GET POST /account/delete
+        GET POST /account/notices
         GET POST /account/password
         GET POST /account/profile
         GET POST /account/recovery-codes
