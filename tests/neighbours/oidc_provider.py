@@ -197,6 +197,16 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
+def settings_of(provider: OidcProvider) -> dict[str, str]:
+    """The settings of a portal whose people sign in at the provider."""
+    return {
+        "ARKA_OIDC_ISSUER": provider.url,
+        "ARKA_OIDC_CLIENT_ID": CLIENT_ID,
+        "ARKA_OIDC_CLIENT_SECRET": CLIENT_SECRET,
+        "ARKA_OIDC_NAME": "Northwind ID",
+    }
+
+
 @contextmanager
 def running_oidc_provider(algorithm: str = "ES256") -> Iterator[OidcProvider]:
     """Yield a provider that listens."""

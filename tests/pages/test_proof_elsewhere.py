@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,13 +12,12 @@ import pytest
 import time_machine
 from flask import Flask
 from playwright.sync_api import Browser, expect
-from werkzeug.serving import make_server
 
 from extensions import db
 from models import ExternalIdentity, LoginSession, ProviderKey, SignInAttempt, User
 from models.base import new_id, now, transaction
 from tests.neighbours.fake_provider import GOOD_KEY, FakeProvider
-from tests.neighbours.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider, running_oidc_provider
+from tests.neighbours.oidc_provider import OidcProvider, settings_of
 from tests.pages.html import Html
 from tests.pages.visitor import Visitor
 from tests.people import Person
@@ -34,19 +32,10 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def oidc() -> Iterator[OidcProvider]:
-    with running_oidc_provider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def environment(environment: dict[str, str], oidc: OidcProvider, provider: FakeProvider) -> dict[str, str]:
     return environment | {
         "ARKA_OPENAI_BASE_URL": provider.openai_base_url,
-        "ARKA_OIDC_ISSUER": oidc.url,
-        "ARKA_OIDC_CLIENT_ID": CLIENT_ID,
-        "ARKA_OIDC_CLIENT_SECRET": CLIENT_SECRET,
-        "ARKA_OIDC_NAME": "Northwind ID",
+        **settings_of(oidc),
     }
 
 
@@ -207,20 +196,17 @@ def test_it_never_leads_to_another_host(erin: Visitor, oidc: OidcProvider, goal:
 
 
 def test_the_policy_of_the_pages_lets_a_browser_go_there_and_back(
-    app: Flask, erin: Visitor, oidc: OidcProvider, browser: Browser
+    site: str, erin: Visitor, oidc: OidcProvider, browser: Browser
 ) -> None:
     """A form may not lead to another host, and a redirect after it neither."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    home = f"http://127.0.0.1:{server.server_port}"
     # The provider leads back to the address of the settings; the answer is brought to where this server listens.
-    oidc.back_to = home
-    context = browser.new_context(base_url=home)
+    oidc.back_to = site
+    context = browser.new_context(base_url=site)
     page = context.new_page()
     page.set_default_timeout(10_000)
     cookie = erin.client.get_cookie("portal")
     assert cookie is not None
-    context.add_cookies([{"name": "portal", "value": cookie.value, "url": home}])
+    context.add_cookies([{"name": "portal", "value": cookie.value, "url": site}])
     with time_machine.travel(now() + LATER, tick=True):
         page.goto("/keys/new?kind=secret")
         page.get_by_role("button", name="Continue with Northwind ID").click()
@@ -228,5 +214,3 @@ def test_the_policy_of_the_pages_lets_a_browser_go_there_and_back(
         page.wait_for_url("**/keys/new?kind=secret")
         expect(page.locator("form input[name=name]")).to_be_visible()
     context.close()
-    server.shutdown()
-    server.server_close()
