@@ -48,7 +48,7 @@ def hold_up(login_session: LoginSession, actor: Actor) -> Answer | None:
         return None
     if request.method != "POST":
         return redirect(url_for("account.prove", next=request.full_path.rstrip("?")), 303)
-    place = f"{login_session.id} {request.full_path}"
+    place = place_of(login_session, request.full_path)
     if carried is None:
         carried = parts().form_seal.seal(list(request.form.items(multi=True)), place)
         return question(login_session, ProofForm(formdata=None), request.full_path, carried)
@@ -60,6 +60,11 @@ def hold_up(login_session: LoginSession, actor: Actor) -> Answer | None:
     # What the view reads is what was sent to it.
     request.form = ImmutableMultiDict(fields)
     return None
+
+
+def place_of(login_session: LoginSession, address: str) -> str:
+    """Return for where a form is sealed: its session and the address it was sent to."""
+    return f"{login_session.id} {address}"
 
 
 def answered(login_session: LoginSession, form: ProofForm, actor: Actor) -> bool:

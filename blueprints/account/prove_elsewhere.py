@@ -15,6 +15,7 @@ from services import external_identities, proof
 from services.errors import PortalError
 from services.external_identities import Way
 from services.oidc import IdentityRefused, ProviderAway
+from services.parts import parts
 from services.proof import NotProvedThere
 
 # Where this browser's cookie keeps the token of its way to the provider.
@@ -27,6 +28,9 @@ KEPT = "identity_attempt"
 def prove_elsewhere() -> Answer | Response:
     goal = local_path(request.form.get("next"))
     carried = request.form.get(proving.CARRIED)
+    if carried is not None:
+        # What is kept on the way is a form of ours, and no larger than one.
+        parts().form_seal.open(carried, proving.place_of(current_session(), goal or ""))
     try:
         begun = proof.begin_at_provider(current_session(), next_path=goal, carried=carried)
     except ProviderAway as error:

@@ -185,6 +185,14 @@ def test_who_has_something_to_show_here_shows_that(owner: Visitor, alice: Person
         assert owner.status == 404
 
 
+def test_only_a_form_of_this_session_and_address_goes_along(erin: Visitor, oidc: OidcProvider, typed: Html) -> None:
+    carried = dict(typed.main_form.fields)["proof_carried"]
+    for goal, value in (("/keys/new", carried), ("", carried), ("/keys/providers/new?", "x" * 1000)):
+        erin.post_by_hand("/prove/elsewhere", next=goal, proof_carried=value)
+        assert erin.status == 400
+    assert db.session.query(SignInAttempt).count() == 0
+
+
 @pytest.mark.parametrize("goal", ["https://evil.example/", "//evil.example", "/\\evil.example"])
 def test_it_never_leads_to_another_host(erin: Visitor, oidc: OidcProvider, goal: str) -> None:
     with time_machine.travel(now() + LATER, tick=True):
