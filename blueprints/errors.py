@@ -11,6 +11,7 @@ from flask import Flask, Response, current_app, g, render_template
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from sqlalchemy import exc as database_errors
+from sqlalchemy.orm.exc import ObjectDeletedError
 from werkzeug.exceptions import HTTPException
 
 from blueprints.hooks import is_api
@@ -37,6 +38,9 @@ _DATABASE_AWAY = (
     database_errors.InternalError,
     database_errors.TimeoutError,
 )
+
+# What PostgreSQL and SQLite call a row that points at none.
+_FOREIGN_KEY = {"23503", "SQLITE_CONSTRAINT_FOREIGNKEY"}
 
 # A program asked for no page.
 _NO_SUCH_OBJECT = "There is no such object, or it is not yours."
@@ -90,7 +94,18 @@ def as_portal_error(error: Exception) -> PortalError:
         return DatabaseAway()
     if isinstance(error, StoreUnavailable):
         return LimiterAway()
+    if _is_about_what_is_gone(error):
+        return NotFound()
     return PortalError()
+
+
+def _is_about_what_is_gone(error: Exception) -> bool:
+    """Tell whether somebody deleted, at that very moment, the person or thing that a request was about."""
+    if isinstance(error, database_errors.IntegrityError):
+        return bool(
+            _FOREIGN_KEY & {getattr(error.orig, "sqlstate", None), getattr(error.orig, "sqlite_errorname", None)}
+        )
+    return isinstance(error, ObjectDeletedError)
 
 
 def _from_framework(error: HTTPException) -> PortalError:

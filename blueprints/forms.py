@@ -57,14 +57,23 @@ class KeysForm(PortalForm):
     def __init__(self, owned: list[ApiKey], heirs: list[Membership], usual: str | None) -> None:
         present = {heir.user_id for heir in heirs}
         super().__init__(data={"keys": usual if usual in present else END_NOW})
-        self.keys.choices = [
-            *(SelectChoice(heir.user_id, f"Hand over to {heir.user.display_name}") for heir in heirs),
-            SelectChoice(END_NOW, "End them now"),
-        ]
+        self.keys.choices = choices_for_keys(heirs)
         if not owned:
             del self.keys
 
     def heir_id(self) -> str | None:
         """Return who takes over the keys, None when they end."""
-        chosen = self.keys.data if "keys" in self else END_NOW
-        return None if chosen == END_NOW else str(chosen)
+        return heir_of(self.keys.data if "keys" in self else END_NOW)
+
+
+def choices_for_keys(heirs: list[Membership]) -> list[SelectChoice]:
+    """Return what can become of the keys of somebody who goes."""
+    return [
+        *(SelectChoice(heir.user_id, f"Hand over to {heir.user.display_name}") for heir in heirs),
+        SelectChoice(END_NOW, "End them now"),
+    ]
+
+
+def heir_of(chosen: object) -> str | None:
+    """Return who was chosen to take over keys, None when they end."""
+    return None if chosen == END_NOW else str(chosen)

@@ -251,6 +251,7 @@ _ACTS = {
     "user:close": "closed the account",
     "user:codes_refused": "entered wrong codes for",
     "user:create": "created the account",
+    "user:delete": "deleted the account",
     "user:end_sessions": "signed other browsers out of",
     "user:new_sign_in": "signed in from a new place to",
     "user:passkey_add": "added a passkey to",

@@ -13,8 +13,8 @@ from werkzeug.wrappers import Response
 from wtforms import HiddenField, PasswordField, StringField
 
 from blueprints.forms import PortalForm, stripped
-from models import LoginSession
-from services import passkeys, proof, second_factor
+from models import LoginSession, User
+from services import external_identities, passkeys, proof, second_factor
 from services.actor import Actor
 from services.errors import WrongCredentials
 from services.parts import parts
@@ -48,7 +48,7 @@ def hold_up(login_session: LoginSession, actor: Actor) -> Answer | None:
         return None
     if request.method != "POST":
         return redirect(url_for("account.prove", next=request.full_path.rstrip("?")), 303)
-    place = f"{login_session.id} {request.full_path}"
+    place = place_of(login_session, request.full_path)
     if carried is None:
         carried = parts().form_seal.seal(list(request.form.items(multi=True)), place)
         return question(login_session, ProofForm(formdata=None), request.full_path, carried)
@@ -60,6 +60,11 @@ def hold_up(login_session: LoginSession, actor: Actor) -> Answer | None:
     # What the view reads is what was sent to it.
     request.form = ImmutableMultiDict(fields)
     return None
+
+
+def place_of(login_session: LoginSession, address: str) -> str:
+    """Return for where a form is sealed: its session and the address it was sent to."""
+    return f"{login_session.id} {address}"
 
 
 def answered(login_session: LoginSession, form: ProofForm, actor: Actor) -> bool:
@@ -100,10 +105,15 @@ def question(login_session: LoginSession, form: ProofForm, action: str, carried:
         carried=carried,
         carried_name=CARRIED,
         standing=standing,
+        provider=_provider_name(user),
         has_password=bool(user.password_hash),
         site=parts().relying_party if passkeys.are_possible() else None,
     )
     return page, 422 if form.errors else 200
+
+
+def _provider_name(user: User) -> str | None:
+    return external_identities.provider().name if proof.is_at_provider(user) else None
 
 
 def keep_challenge(token: Secret) -> None:

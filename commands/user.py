@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 from flask.cli import AppGroup
 
 from commands.tools import actor, refusals_told, secret_from_input
 from services import accounts, customers, second_factor
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 group = AppGroup("user", help="Make, see, close and reopen accounts, and let people back into theirs.")
 
@@ -39,26 +44,32 @@ def list_users() -> None:
         click.echo("\t".join(columns))
 
 
+def _reason(usual: str) -> Callable[[_Command], _Command]:
+    return click.option("--reason", default=usual, help="It goes to the audit logs of the user's workspaces.")
+
+
 @group.command("close")
 @click.argument("email")
-@click.option("--reason", default="Closed by command.", help="It goes to the audit logs of the user's workspaces.")
+@_reason("Closed by command.")
 @refusals_told
 def close(email: str, reason: str) -> None:
     """End a user's sessions and let them in no more. Their workspaces and keys stay as they are."""
-    user = customers.get_user_by_email(email)
-    customers.close_account(user, reason=reason, actor=actor())
-    click.echo(f"The account {user.email} is closed.", err=True)
+    _act_on(email, customers.close_account, reason, "closed")
 
 
 @group.command("reopen")
 @click.argument("email")
-@click.option("--reason", default="Reopened by command.", help="It goes to the audit logs of the user's workspaces.")
+@_reason("Reopened by command.")
 @refusals_told
 def reopen(email: str, reason: str) -> None:
     """Let a user in again whose account was closed."""
+    _act_on(email, customers.reopen_account, reason, "open again")
+
+
+def _act_on(email: str, act: Callable[..., None], reason: str, outcome: str) -> None:
     user = customers.get_user_by_email(email)
-    customers.reopen_account(user, reason=reason, actor=actor())
-    click.echo(f"The account {user.email} is open again.", err=True)
+    act(user, reason=reason, actor=actor())
+    click.echo(f"The account {user.email} is {outcome}.", err=True)
 
 
 @group.command("reset-second-factor")

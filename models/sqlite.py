@@ -27,6 +27,8 @@ def _set_up(connection: Any, _record: Any) -> None:
     # A checkpoint waits for the disk while every writer waits for it, so it comes less often than after 1,000 pages.
     cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.execute("PRAGMA foreign_keys=ON")
+    # What a mail said, with the link in it, is gone from the file once it was sent. The usual of some builds alone.
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
 
 

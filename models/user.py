@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, Moment, OptionalMoment
+from models.base import Base, Id, Moment, OptionalMoment, Words
 
 
 class User(Base):
@@ -25,6 +25,8 @@ class User(Base):
     time_zone: Mapped[str] = mapped_column(String(40), default="UTC", server_default="UTC")
     # "light", "dark", or None: as the system.
     theme: Mapped[str | None] = mapped_column(String(10))
+    # Kinds of notices that the person has switched off; see services/notice_choices.py.
+    muted_notices: Mapped[list[str]] = mapped_column(Words, default=list, server_default="")
     created_at: Mapped[Moment]
     last_sign_in_at: Mapped[OptionalMoment]
     # Set by the operator: the account cannot be used any more.

@@ -36,7 +36,11 @@ class Words:
 
 
 def send(recipient: str, words: Words, actor: Actor) -> None:
-    """Queue a message in the act's transaction. ``actor`` tells from where it was asked for."""
+    """Queue a message in the act's transaction. ``actor`` tells from where it was asked for.
+
+    Where an operator sits is no customer's business.
+    """
+    by_operator = actor.kind in ("operator", "command")
     mail.queue(
         recipient,
         f"{parts().brand}: {words.subject}",
@@ -47,6 +51,7 @@ def send(recipient: str, words: Words, actor: Actor) -> None:
         ],
         advice=words.advice,
         at=now(),
+        by="the operator of this portal" if by_operator else None,
         address=actor.address,
         client=actor.client,
     )
@@ -120,6 +125,37 @@ def email_changed(new_email: str, undo: Secret) -> Words:
         [f"Your account has moved to {new_email}. Mail goes there from now on. For 72 hours this can be taken back."],
         [Link("Take the change back", "account.undo_email", undo)],
         "If this was not you, take it back: that signs everybody out, and you choose a new password.",
+    )
+
+
+def account_deleted() -> Words:
+    return Words(
+        "Your account was deleted",
+        [
+            "Your account was deleted, and with it the workspaces in which you were alone. You have left the others.",
+            "Nobody can bring it back. You can make a new account with the same address.",
+        ],
+        advice="If this was not you, somebody was signed in as you. Tell the operator of this portal at once.",
+    )
+
+
+def account_closed() -> Words:
+    return Words(
+        "Your account was closed",
+        [
+            "The operator of this portal has closed your account. Nobody can sign in to it any more.",
+            "Your workspaces and their API keys stay as they are.",
+        ],
+        advice="If you think this is a mistake, ask the operator of this portal.",
+    )
+
+
+def account_reopened() -> Words:
+    return Words(
+        "Your account is open again",
+        ["The operator of this portal has opened your account again. Everything in it is as it was."],
+        [Link("Sign in", "account.sign_in")],
+        "You have to sign in anew: your sessions ended when the account was closed.",
     )
 
 

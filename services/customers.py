@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from extensions import db
 from models import ApiKey, Membership, UsageRecord, User, Workspace
 from models.base import now, transaction
-from services import accounts, workspaces
+from services import account_mail, accounts, workspaces
 from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused
 from services.pages import Page, page_of
@@ -193,12 +193,13 @@ def close_account(user: User, *, reason: str, actor: Actor) -> None:
     if actor.id == user_id:
         raise PermissionRefused("You cannot close your own account. Another operator can.")
     with transaction():
-        user = _locked(user_id)
+        user = locked(user_id)
         if user.closed_at is not None:
             return
-        if user.is_operator and not _other_operators(user):
+        if is_last_operator(user):
             raise PermissionRefused("This is the last operator. Make another one first.")
         accounts.close(user, actor, reason=reason)
+        _tell(user, account_mail.account_closed(), actor)
 
 
 def reopen_account(user: User, *, reason: str, actor: Actor) -> None:
@@ -206,10 +207,17 @@ def reopen_account(user: User, *, reason: str, actor: Actor) -> None:
     reason = _checked(reason)
     user_id = user.id
     with transaction():
-        user = _locked(user_id)
+        user = locked(user_id)
         if user.closed_at is None:
             return
         accounts.reopen(user, actor, reason=reason)
+        _tell(user, account_mail.account_reopened(), actor)
+
+
+def _tell(user: User, words: account_mail.Words, actor: Actor) -> None:
+    """Write to the person, if mail may go to the address. The reason is for the logs."""
+    if user.email_confirmed_at is not None:
+        account_mail.send(user.email, words, actor)
 
 
 def _checked(reason: str) -> str:
@@ -221,8 +229,11 @@ def _checked(reason: str) -> str:
     return reason
 
 
-def _locked(user_id: str) -> User:
-    """Return a user for an act; another act on an operator waits, so that two do not close each other."""
+def locked(user_id: str) -> User:
+    """Return a user for an act; another act on an operator waits, so that two do not close each other.
+
+    Raises NotFound.
+    """
     query = select(User).where(or_(User.id == user_id, User.is_operator)).order_by(User.id)
     # A lock that lets foreign keys be checked meanwhile.
     query = query.with_for_update(key_share=True)
@@ -233,6 +244,9 @@ def _locked(user_id: str) -> User:
     return user
 
 
-def _other_operators(user: User) -> bool:
+def is_last_operator(user: User) -> bool:
+    """Tell whether without this person nobody could run the portal."""
+    if not user.is_operator:
+        return False
     query = select(User.id).where(User.is_operator, User.closed_at.is_(None), User.id != user.id)
-    return db.session.scalars(query.limit(1)).first() is not None
+    return db.session.scalars(query.limit(1)).first() is None

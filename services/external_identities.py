@@ -10,12 +10,13 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
 
 from extensions import db
-from models import ExternalIdentity, Passkey, SignInAttempt, User
+from models import ExternalIdentity, LoginSession, Passkey, SignInAttempt, User
 from models.base import new_id, now, one_at_a_time, transaction
 from services import account_mail, accounts, sign_in_attempts
 from services.actor import Actor
@@ -39,12 +40,20 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """Somebody who is back from the provider. ``connect_to`` is the id of the person who wants it connected."""
+class Way:
+    """A way to the provider that has come back. ``connect_to`` is the id of the person who wants it connected.
 
-    claims: Claims
+    ``proof_of`` is the id of the session that has to be proved, and ``carried`` the form that waits for it, sealed.
+    """
+
+    begun_at: datetime
     next_path: str | None
     connect_to: str | None
+    proof_of: str | None
+    carried: str | None
+    state: str
+    nonce: str
+    verifier: str
 
 
 class AddressInUse(Exception):
@@ -67,33 +76,50 @@ def provider() -> OidcProvider:
 
 def begin(*, next_path: str | None, connect_to: User | None = None) -> Begun:
     """Begin a way to the provider. Raises NotFound, ProviderAway."""
-    state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-    url = provider().authorization_url(state=state, nonce=nonce, verifier=verifier, again=connect_to is not None)
-    details = {"state": state, "nonce": nonce, "verifier": verifier, "next": next_path}
-    return Begun(_note(_BEGUN, connect_to.id if connect_to else None, details), url)
+    return _begin(connect_to, {"next": next_path}, again=connect_to is not None)
 
 
-def arrive(token: Secret, answer: Mapping[str, str]) -> Arrived:
-    """Take what the browser has brought back from the provider. Works once for each way that was begun.
+def begin_proof(login_session: LoginSession, *, next_path: str | None, carried: str | None) -> Begun:
+    """Begin a way to the provider for who is signed in and has to prove it again; ``carried`` is their sealed form.
 
-    Raises IdentityRefused for an answer to no question of this browser, ProviderAway.
+    Raises NotFound, ProviderAway.
     """
+    details = {"next": next_path, "proof_of": login_session.id, "carried": carried}
+    return _begin(login_session.user, details, again=True, dated=True)
+
+
+def come_back(token: Secret) -> Way:
+    """Return the way that was begun, once. Raises IdentityRefused when this browser has begun none, or long ago."""
     with transaction() as session:
         begun = session.execute(
             delete(SignInAttempt)
             .where(SignInAttempt.token_digest == _digest(token), SignInAttempt.kind == _BEGUN)
-            .returning(SignInAttempt.user_id, SignInAttempt.details, SignInAttempt.expires_at)
+            .returning(SignInAttempt.user_id, SignInAttempt.details, SignInAttempt.created_at, SignInAttempt.expires_at)
         ).first()
     if begun is None or begun.expires_at <= now():
         raise IdentityRefused
-    details = begun.details
-    if not hmac.compare_digest(answer.get("state", "").encode("utf-8", "replace"), details["state"].encode()):
+    told = begun.details
+    proof_of = told.get("proof_of")
+    return Way(
+        begun_at=begun.created_at,
+        next_path=told["next"],
+        connect_to=None if proof_of else begun.user_id,
+        proof_of=proof_of,
+        carried=told.get("carried"),
+        state=told["state"],
+        nonce=told["nonce"],
+        verifier=told["verifier"],
+    )
+
+
+def claims_of(way: Way, answer: Mapping[str, str]) -> Claims:
+    """Return who the provider says has come back. Raises IdentityRefused for an answer to another way, ProviderAway."""
+    if not hmac.compare_digest(answer.get("state", "").encode("utf-8", "replace"), way.state.encode()):
         raise IdentityRefused
     # RFC 9207: the answer may say whose it is, and then it has to be this provider's.
     if answer.get("iss", provider().settings.issuer) != provider().settings.issuer or "code" not in answer:
         raise IdentityRefused
-    claims = provider().claims(answer["code"], nonce=details["nonce"], verifier=details["verifier"])
-    return Arrived(claims, details["next"], begun.user_id)
+    return provider().claims(answer["code"], nonce=way.nonce, verifier=way.verifier)
 
 
 def person_of(claims: Claims, *, address: str | None, client: str | None) -> User:
@@ -188,6 +214,18 @@ def of(user: User) -> list[ExternalIdentity]:
     return list(db.session.scalars(query.order_by(ExternalIdentity.created_at, ExternalIdentity.id)))
 
 
+def signs_in(user: User, claims: Claims) -> bool:
+    """Tell whether the identity is one that signs in to this account."""
+    known = _known(claims)
+    return known is not None and known.user_id == user.id
+
+
+def can_prove(user: User) -> bool:
+    """Tell whether the operator's identity provider knows the person."""
+    found = parts().oidc
+    return found is not None and any(identity.issuer == found.settings.issuer for identity in of(user))
+
+
 def may_remove(user: User) -> bool:
     """Tell whether another way into the account remains: a password, a passkey, or another identity."""
     passkey = db.session.scalars(select(Passkey.id).where(Passkey.user_id == user.id).limit(1)).first()
@@ -236,6 +274,13 @@ def _known(claims: Claims) -> ExternalIdentity | None:
 def _offer(user: User, token: Secret) -> SignInAttempt | None:
     found = sign_in_attempts.find(token, _OFFERED)
     return found if found is not None and found.user_id == user.id else None
+
+
+def _begin(user: User | None, details: Mapping[str, Any], *, again: bool, dated: bool = False) -> Begun:
+    state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+    url = provider().authorization_url(state=state, nonce=nonce, verifier=verifier, again=again, dated=dated)
+    kept = {**details, "state": state, "nonce": nonce, "verifier": verifier}
+    return Begun(_note(_BEGUN, user.id if user else None, kept), url)
 
 
 def _note(kind: str, user_id: str | None, details: Mapping[str, Any]) -> Secret:

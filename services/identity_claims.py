@@ -23,8 +23,12 @@ class IdentityRefused(PermissionRefused):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Who somebody is, as the provider says it. ``email`` is None unless the provider calls it verified."""
+    """Who somebody is, as the provider says it. ``email`` is None unless the provider calls it verified.
+
+    ``authenticated_at`` is when they last proved it there, in seconds since 1970; None when the provider does not say.
+    """
 
     issuer: str
     subject: str
     email: str | None
+    authenticated_at: float | None = None

@@ -54,6 +54,19 @@ def pending(workspace: Workspace) -> list[Invitation]:
     return list(db.session.scalars(query.order_by(Invitation.created_at.desc(), Invitation.id)))
 
 
+def page(workspace: Workspace, *, limit: int, after: str | None = None) -> tuple[list[Invitation], bool]:
+    """Return pending invitations from after the one with that id, and whether more follow.
+
+    Raises NotFound when no such invitation is pending.
+    """
+    # A workspace has few.
+    found = pending(workspace)
+    if after is not None:
+        get(workspace, after)
+        found = found[[one.id for one in found].index(after) + 1 :]
+    return found[:limit], len(found) > limit
+
+
 def get(workspace: Workspace, invitation_id: str) -> Invitation:
     """Return a pending invitation of this workspace. Raises NotFound for every other id."""
     query = select(Invitation).where(Invitation.workspace_id == workspace.id, Invitation.id == invitation_id, *_OPEN)

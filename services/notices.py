@@ -15,7 +15,7 @@ from sqlalchemy import select
 from extensions import db
 from models import ApiKey, Membership, Notice, User, Workspace
 from models.base import delete_some, now, one_at_a_time, transaction
-from services import mail
+from services import mail, notice_choices
 from services.members import managers_of
 
 # Longer than any occasion can come again.
@@ -58,8 +58,9 @@ def maker_of(workspace: Workspace, key: ApiKey) -> User | None:
 
 
 def send(workspace: Workspace, people: Iterable[User], subject: str, template: str, **words: object) -> None:
-    """Queue a mail to each of these people. Joins the act's transaction."""
-    for email in dict.fromkeys(person.email for person in people):
+    """Queue a mail to each of these people who wants it. Joins the act's transaction."""
+    willing = (person for person in people if notice_choices.wants(person, template))
+    for email in dict.fromkeys(person.email for person in willing):
         mail.queue(email, subject, template, workspace.id, workspace_name=workspace.name, **words)
 
 

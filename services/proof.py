@@ -1,6 +1,7 @@
 """Proving again who is there, before a delicate act: a session may have been left open, or taken over.
 
-Whoever has a second factor shows it; whoever has none, the password. Who has neither signs in again.
+Whoever has a second factor shows it; whoever has none, the password. Who has neither proves it at the identity provider
+that signs them in, or signs in again.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import secrets
 from datetime import timedelta
 
 from extensions import db
-from models import LoginSession, SignInAttempt
+from models import LoginSession, SignInAttempt, User
 from models.base import new_id, now
-from services import passkeys, passwords, second_factor, sessions
+from services import external_identities, passkeys, passwords, second_factor, sessions
 from services.actor import Actor
-from services.errors import WrongCredentials
+from services.errors import NotFound, WrongCredentials
+from services.external_identities import Begun, Way
+from services.oidc import LEEWAY_SECONDS, Claims
 from services.secret import Secret
 from services.sign_in_attempts import PROOF
 
@@ -25,6 +28,12 @@ class WrongPassword(WrongCredentials):
     """Not the password of who is signed in."""
 
     message = "That is not your password."
+
+
+class NotProvedThere(WrongCredentials):
+    """What the identity provider says is no proof of who is signed in here, now."""
+
+    message = "The identity provider did not confirm that it is you, now. Try again."
 
 
 def is_recent(login_session: LoginSession) -> bool:
@@ -68,6 +77,33 @@ def with_passkey(login_session: LoginSession, challenge: Secret | None, answer: 
     """Take a passkey of who is signed in; return the session's new token. Raises PasskeyRefused."""
     passkeys.use(passkeys.PROOF, challenge, answer, login_session.user, lambda _user: actor)
     return sessions.note_proof(login_session, "passkey")
+
+
+def is_at_provider(user: User) -> bool:
+    """Tell whether the identity provider is where the person proves who they are, having nothing else to show here."""
+    return not user.password_hash and not second_factor.is_on(user) and external_identities.can_prove(user)
+
+
+def begin_at_provider(login_session: LoginSession, *, next_path: str | None, carried: str | None) -> Begun:
+    """Begin the way to the identity provider. Raises NotFound for who has another proof to show, ProviderAway."""
+    if not is_at_provider(login_session.user):
+        raise NotFound
+    return external_identities.begin_proof(login_session, next_path=next_path, carried=carried)
+
+
+def with_provider(login_session: LoginSession, way: Way, claims: Claims) -> Secret:
+    """Take what the identity provider says; return the session's new token.
+
+    The person must be the one who is signed in, and must have proved it there after they were sent: a provider may
+    overlook that it was asked to (OpenID Connect Core 1.0, 3.1.2.1). Raises NotProvedThere.
+    """
+    user = login_session.user
+    if way.proof_of != login_session.id or not is_at_provider(user) or not external_identities.signs_in(user, claims):
+        raise NotProvedThere
+    proved_at, leeway = claims.authenticated_at, LEEWAY_SECONDS
+    if proved_at is None or not way.begun_at.timestamp() - leeway <= proved_at <= now().timestamp() + leeway:
+        raise NotProvedThere
+    return sessions.note_proof(login_session, "oidc")
 
 
 def _note_wrong(user_id: str) -> None:

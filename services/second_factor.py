@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, inspect, select
 
 from extensions import db
 from models import LoginSession, Passkey, User
@@ -107,9 +107,14 @@ def take(
 
 
 def lock(user: User) -> None:
-    """Let no other act decide about this person's factors until the present one ends."""
-    db.session.execute(select(User.id).where(User.id == user.id).with_for_update(key_share=True))
-    db.session.refresh(user)
+    """Let no other act decide about this person's factors until the present one ends.
+
+    Raises WrongCredentials for whoever has deleted their account meanwhile.
+    """
+    # What is known of the row without asking for it: it may be gone.
+    identity = inspect(user).identity
+    if db.session.get(User, identity, populate_existing=True, with_for_update={"key_share": True}) is None:
+        raise WrongCredentials
 
 
 # ---- switching on and off

@@ -17,7 +17,7 @@ from sqlalchemy import and_, delete, func, literal, or_, select
 from extensions import db
 from models import Job, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookEvent, Workspace
 from models.base import new_id, now, transaction
-from services import audit, events, idempotency, leases, mail, webhook_sender, webhooks
+from services import audit, events, idempotency, leases, notices, webhook_sender, webhooks
 from services.actor import SYSTEM, Actor
 from services.errors import InvalidRequest, NotFound
 from services.members import managers_of
@@ -218,19 +218,17 @@ def _give_up(endpoint: WebhookEndpoint, why: str) -> None:
         endpoint.workspace_id, SYSTEM, "webhook:disable", object_id=endpoint.id, object_name=name, details=details
     )
     workspace = db.session.get_one(Workspace, endpoint.workspace_id)
-    for person in managers_of(workspace):
-        mail.queue(
-            person.email,
-            f"The webhook to {webhooks.host_of(endpoint)} is disabled",
-            "webhook_disabled",
-            workspace.id,
-            workspace_name=workspace.name,
-            endpoint_id=endpoint.id,
-            host=webhooks.host_of(endpoint),
-            why=why,
-            failing_since=failing_since,
-            last_answer=last_answer,
-        )
+    notices.send(
+        workspace,
+        managers_of(workspace),
+        f"The webhook to {webhooks.host_of(endpoint)} is disabled",
+        "webhook_disabled",
+        endpoint_id=endpoint.id,
+        host=webhooks.host_of(endpoint),
+        why=why,
+        failing_since=failing_since,
+        last_answer=last_answer,
+    )
 
 
 # ---- By hand

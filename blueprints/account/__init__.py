@@ -2,9 +2,11 @@
 
 from blueprints.account import (
     emails,
+    end,
     identities,
     passkeys,
     prove,
+    prove_elsewhere,
     reset,
     second_factor,
     security,
@@ -17,9 +19,11 @@ from blueprints.account.routes import bp
 __all__ = [
     "bp",
     "emails",
+    "end",
     "identities",
     "passkeys",
     "prove",
+    "prove_elsewhere",
     "reset",
     "second_factor",
     "security",

@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 from blueprints.account.forms import PlainForm
 from blueprints.account.limits import network
 from blueprints.account.pages import Answer, onwards, page_of
+from blueprints.account.prove_elsewhere import KEPT, proved_elsewhere
 from blueprints.account.routes import bp
 from blueprints.account.sign_in import go_on
 from blueprints.guards import (
@@ -25,11 +26,10 @@ from extensions import limiter
 from models import User
 from services import external_identities, sign_in
 from services.errors import InvalidInput, WrongCredentials
-from services.external_identities import AddressInUse, Arrived
-from services.identity_claims import IdentityRefused, ProviderAway
+from services.external_identities import AddressInUse, Way
+from services.identity_claims import Claims, IdentityRefused, ProviderAway
 from services.secret import Secret
 
-_KEPT = "identity_attempt"
 # Each begins or ends a conversation with the provider.
 _limited = limiter.limit("30/minute", key_func=network)
 
@@ -56,22 +56,25 @@ def connect_identity() -> Response:
 @public("the provider's answer; what this browser was sent away with is the proof")
 def back_from_elsewhere() -> Answer:
     try:
-        arrived = external_identities.arrive(Secret(str(session.pop(_KEPT, ""))), request.args.to_dict())
-        return _connected(arrived) if arrived.connect_to else _entered(arrived)
+        way = external_identities.come_back(Secret(str(session.pop(KEPT, ""))))
+        if way.proof_of:
+            return proved_elsewhere(way)
+        claims = external_identities.claims_of(way, request.args.to_dict())
+        return _connected(way, claims) if way.connect_to else _entered(way, claims)
     except (IdentityRefused, WrongCredentials, InvalidInput) as error:
         return _refused(error.message), 403
     except ProviderAway as error:
         return _refused(error.message), error.status
 
 
-def _entered(arrived: Arrived) -> Response:
+def _entered(way: Way, claims: Claims) -> Response:
     try:
-        user = external_identities.person_of(arrived.claims, address=client_address(), client=client_name())
+        user = external_identities.person_of(claims, address=client_address(), client=client_name())
     except AddressInUse as found:
         flash("There is an account for your address already. Sign in to it once, then the two are connected.", "warn")
         goal = url_for("account.accept_identity", token=found.token.reveal())
         return redirect(url_for("account.sign_in", next=goal), 303)
-    return _signed_in(user, arrived.next_path)
+    return _signed_in(user, way.next_path)
 
 
 def _signed_in(user: User, next_path: str | None) -> Response:
@@ -86,11 +89,11 @@ def _signed_in(user: User, next_path: str | None) -> Response:
     return go_on(step, next_path)
 
 
-def _connected(arrived: Arrived) -> Response:
+def _connected(way: Way, claims: Claims) -> Response:
     # Whoever began this must be the one who is back.
-    if not current_user.is_authenticated or current_person().id != arrived.connect_to:
+    if not current_user.is_authenticated or current_person().id != way.connect_to:
         raise IdentityRefused
-    external_identities.connect(current_person(), arrived.claims, current_actor())
+    external_identities.connect(current_person(), claims, current_actor())
     flash(f"You can sign in with {external_identities.provider().name} from now on.")
     return redirect(url_for("account.security"), 303)
 
@@ -128,7 +131,7 @@ def remove_identity(identity_id: str) -> Response:
 
 def _leave(next_path: str | None, connect_to: User | None = None) -> Response:
     begun = external_identities.begin(next_path=next_path, connect_to=connect_to)
-    session[_KEPT] = begun.token.reveal()
+    session[KEPT] = begun.token.reveal()
     return redirect(begun.url, 303)
 
 

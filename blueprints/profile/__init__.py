@@ -1,5 +1,7 @@
-"""How a person is called, and how pages look and tell the time for them."""
+"""How a person is called, how pages look and tell the time for them, and what they are told by mail."""
 
+from blueprints.profile import notices
 from blueprints.profile.routes import bp
 
-__all__ = ["bp"]
+# Importing it adds its page.
+__all__ = ["bp", "notices"]

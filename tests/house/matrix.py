@@ -69,6 +69,8 @@ PAGES: dict[str, str] = {
         GET POST /account/passkeys/<passkey_id>/rename
         GET POST /account/passkeys/new
         POST /account/passkeys/options
+        GET POST /account/delete
+        GET POST /account/notices
         GET POST /account/password
         GET POST /account/profile
         GET POST /account/recovery-codes
@@ -77,6 +79,7 @@ PAGES: dict[str, str] = {
         POST /account/sessions/end-others
         GET POST /email/<token>
         GET POST /prove
+        POST /prove/elsewhere
         POST /prove/passkey
         GET POST /workspaces
         GET POST /workspaces/new

@@ -16,11 +16,13 @@ from models import (
     Job,
     MailMessage,
     MasterKeyUse,
+    Membership,
     ProviderKey,
     ServerProcess,
     SpendingCounter,
     SpendingHold,
     UsageRecord,
+    User,
     Workspace,
 )
 from models.base import now, transaction
@@ -130,6 +132,29 @@ def fill_0003(alice: Person) -> tuple[str, str]:
     filled = {table.name for table in db.metadata.tables.values() if db.session.query(table).first() is not None}
     assert {"job", "server_process", "spending_counter", "spending_hold", "mail_message", "master_key_use"} <= filled
     return minted.key.id, "req_1"
+
+
+def test_0005_keeps_people_and_their_workspaces_both_ways(app: Flask, alice: Person) -> None:
+    with transaction() as session:
+        session.get_one(User, alice.user_id).muted_notices = ["spending"]
+    db.session.remove()
+    flask_migrate.downgrade(revision="0004")
+    assert "muted_notices" not in {column["name"] for column in inspect(db.engine).get_columns("user")}
+    assert db.session.execute(text("SELECT count(*) FROM membership")).scalar() == 1
+    # A node of the version before goes on writing to the table, also after the upgrade.
+    insert = text(
+        'INSERT INTO "user" (id, email, password_hash, is_operator, time_zone, created_at)'
+        " VALUES (:id, :id, '', false, 'UTC', CURRENT_TIMESTAMP)"
+    )
+    db.session.execute(insert, {"id": "usr_before"})
+    db.session.commit()
+    db.session.remove()
+    flask_migrate.upgrade()
+    assert flask_migrate.check() is None
+    db.session.execute(insert, {"id": "usr_after"})
+    db.session.commit()
+    assert [user.muted_notices for user in db.session.query(User)] == [[], [], []]
+    assert db.session.query(Membership).one().user_id == alice.user_id
 
 
 def test_no_migration_has_only_one_way() -> None:

@@ -61,6 +61,7 @@ def test_what_is_delicate_asks_again_who_is_there(app: Flask) -> None:
         "/account/app",
         "/account/app/new",
         "/account/app/remove",
+        "/account/delete",
         "/account/passkeys/<passkey_id>/delete",
         "/account/passkeys/<passkey_id>/rename",
         "/account/passkeys/new",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from email import policy
+from email.parser import BytesParser
 from pathlib import Path
 
 from tests.neighbours import processes
-from tests.neighbours.processes import NeighbourError, ReservedPort
+from tests.neighbours.processes import NeighbourError, ReservedPort, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 FLASK = [sys.executable, "-m", "flask", "--app", "app"]
@@ -100,6 +103,21 @@ class Portal:
             env=self.environment,
             cwd=ROOT,
         )
+
+    def mailed_link(self, recipient: str, page: str) -> str:
+        """Wait for the file of a message to somebody with a link to a page, such as ``/reset/``; return its path."""
+        found: list[str] = []
+
+        def look() -> bool:
+            for file in sorted((self.instance_path / "mail").glob("*.eml"), reverse=True):
+                message = BytesParser(policy=policy.default).parsebytes(file.read_bytes())
+                body = message.get_body(("plain",))
+                text = body.get_content() if body and message["To"] == recipient else ""
+                found.extend(re.findall(rf"{re.escape(self.url)}({page}[\w-]{{43}})", text))
+            return bool(found)
+
+        assert wait_until(look, 15), f"no mail to {recipient} with a link to {page}"
+        return found[0]
 
     def _text(self, name: str) -> str:
         path = self._printed[name]

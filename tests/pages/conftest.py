@@ -14,6 +14,7 @@ from models import UsageRecord
 from models.base import new_id, now, transaction
 from services.keys import Minted
 from services.permissions import Role
+from tests.neighbours.oidc_provider import OidcProvider, running_oidc_provider
 from tests.pages.visitor import Visitor
 from tests.people import Person, join, make_person
 
@@ -34,6 +35,13 @@ def owner(app: Flask, alice: Person) -> Visitor:
 def viewer(app: Flask, alice: Person, bob: Person) -> Visitor:
     """Bob at his browser, looking at alice's workspace."""
     return Visitor(app).sign_in(bob).look_at(alice)
+
+
+@pytest.fixture
+def oidc() -> Iterator[OidcProvider]:
+    """An identity provider."""
+    with running_oidc_provider() as provider:
+        yield provider
 
 
 @pytest.fixture

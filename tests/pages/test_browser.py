@@ -112,7 +112,7 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     yield "overview"
     note_costs(used)
     paths = ["/keys", "/keys/new", "/keys/providers", "/workspaces", "/keys/nonsense"]
-    paths += ["/account/security", "/account/password", "/account/email"]
+    paths += ["/account/security", "/account/delete", "/account/notices", "/account/password", "/account/email"]
     paths += ["/usage", "/usage?range=24h", "/usage?range=30d", "/usage?model=nothing", "/playground", "/quickstart"]
     paths += [f"/keys/{used.key.id}", f"/keys/{used.key.id}/delete", f"/keys/{unused.key.id}/delete"]
     rotating = mint("Billing sync", environment="live")

@@ -64,6 +64,7 @@ def every_page(app: Flask, owner: Visitor, alice: Person, mint: Mint, use: Calla
         "reset, sent": stranger.open("/reset/sent"),
         "reset, link": stranger.open(asked(stranger, "/reset", alice.email, "/reset/")),
         "account security": owner.open("/account/security"),
+        "delete account": owner.open("/account/delete"),
         "change password": owner.open("/account/password"),
         "change password, refused": owner.submit("/account/password", current="x", password="y"),
         "change address": owner.open("/account/email"),

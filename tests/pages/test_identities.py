@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,7 +15,7 @@ from models.base import now, transaction
 from services import accounts
 from services.secret import Secret
 from tests import mailbox
-from tests.neighbours.oidc_provider import CLIENT_ID, CLIENT_SECRET, OidcProvider, running_oidc_provider
+from tests.neighbours.oidc_provider import CLIENT_ID, OidcProvider, settings_of
 from tests.pages.html import Html
 from tests.pages.visitor import Visitor
 from tests.people import Person
@@ -31,18 +30,9 @@ def database_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def oidc() -> Iterator[OidcProvider]:
-    with running_oidc_provider() as provider:
-        yield provider
-
-
-@pytest.fixture
 def environment(environment: dict[str, str], oidc: OidcProvider) -> dict[str, str]:
     return environment | {
-        "ARKA_OIDC_ISSUER": oidc.url,
-        "ARKA_OIDC_CLIENT_ID": CLIENT_ID,
-        "ARKA_OIDC_CLIENT_SECRET": CLIENT_SECRET,
-        "ARKA_OIDC_NAME": "Northwind ID",
+        **settings_of(oidc),
     }
 
 

@@ -17,6 +17,7 @@ from tests.pages.visitor import Visitor
 from tests.people import PASSWORD, Person, join, make_person
 
 GUEST = "guest@else.example"
+EVERY_NOTICE = ["key_dates", "key_addresses", "rate_limit", "spending", "providers", "webhooks"]
 
 
 @pytest.fixture
@@ -209,3 +210,19 @@ def test_an_admin_sees_no_way_to_an_owner(app: Flask, alice: Person) -> None:
     assert visitor.status == 403
     assert db.session.query(Membership).filter_by(workspace_id=alice.workspace_id, role="owner").count() == 1
     assert db.session.query(LoginSession).filter_by(workspace_id=alice.workspace_id).count() == 1
+
+
+def test_notices_are_switched_off_and_on_by_each_person(owner: Visitor, alice: Person, bob: Person) -> None:
+    assert "/account/notices" in owner.open("/account/profile").links
+    page = owner.open("/account/notices")
+    assert [value for name, value in page.main_form.fields if name == "notices"] == EVERY_NOTICE
+    page = owner.send(page, notices=["spending", "webhooks"])
+    assert "Your notices are saved." in page.text
+    assert [value for name, value in page.main_form.fields if name == "notices"] == ["spending", "webhooks"]
+    owner.submit("/account/notices", notices=None)
+    muted = {user.email: user.muted_notices for user in db.session.query(User)}
+    assert muted == {alice.email: EVERY_NOTICE, bob.email: []}
+    page = owner.post_by_hand("/account/notices", notices=["spending", "security"])
+    assert (owner.status, "Choose from the list" in page.text) == (422, True)
+    owner.submit("/account/notices", notices=EVERY_NOTICE)
+    assert db.session.get_one(User, alice.user_id).muted_notices == []

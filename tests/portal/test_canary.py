@@ -19,6 +19,7 @@ import pytest
 
 from tests.neighbours.fake_provider import FAULTS, FakeProvider
 from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.processes import wait_until
 from tests.pages.html import Html
 
 EMAIL = "alice@northwind.example"
@@ -28,6 +29,8 @@ PROMPT = "zq9canaryofaprompt"
 # Of the right form, and nobody's.
 WRONG_KEY = "sk-proj-Zq4WrongCanary7Hn2Vb8Kx3Mt9Rc5Lp1Wd6Gs0"
 LATER_KEY = "sk-or-v1-a7c1e94b2d8f6053c9e2b4f7a1d6083e5c7b9f2a4d8e1063b5c7f9a2"
+# Where mailed links lead.
+MAILED = ("/confirm/", "/reset/", "/invitations/", "/email/")
 # What takes no time; a cut or refused answer is a failure like any other.
 QUICK_FAULTS = sorted(set(FAULTS) - {"hang", "stall", "slow", "big-line", "drip"})
 
@@ -57,6 +60,8 @@ class Visit:
             connection.close()
         for line in response.headers.get_all("Set-Cookie") or []:
             self.cookies |= {name: morsel.value for name, morsel in SimpleCookie(line).items()}
+        # The page of a mailed link names its own address, to who has it.
+        hide = hide or path.rpartition("/")[2] if path.startswith(MAILED) else hide
         self.answers.append(
             f"{response.headers}\n{content}".replace(hide, "") if hide else f"{response.headers}{content}"
         )
@@ -145,6 +150,33 @@ def test_no_secret_is_found_anywhere(portal: Portal, provider: FakeProvider, tmp
     assert found == []
 
 
+@pytest.mark.embedded
+def test_what_a_mailed_link_holds_is_in_the_mail_alone(portal: Portal, tmp_path: Path) -> None:
+    """It opens an account or a workspace."""
+    portal.command("user", "create", EMAIL, input=PASSWORD + "\n")
+    visit = Visit(portal.port)
+    visit.submit("/sign-in", email=EMAIL, password=PASSWORD)
+    tokens = use_mailed_links(visit, portal)
+    backup = tmp_path / "backup"
+    portal.command("backup", str(backup))
+    portal.stop()
+    everywhere = {
+        "the log": portal.output(),
+        "an answer": "".join(visit.answers),
+        **files(portal.instance_path),
+        **unpacked(backup),
+        "a table": tables(portal.instance_path / "portal.db"),
+    }
+    mail = "".join(everywhere.pop(place) for place in list(everywhere) if place.endswith(".eml"))
+    # Or nothing would have been searched.
+    assert [token for token in tokens if token not in mail] == []
+    assert '"level": "debug"' in everywhere["the log"]
+    assert "/confirm/" in everywhere["the log"]
+    marks = [half for token in tokens for half in (token[:21], token[21:])]
+    spots = [(place, content.find(mark), mark) for place, content in everywhere.items() for mark in marks]
+    assert [(place, everywhere[place][max(0, at - 120) : at + 60]) for place, at, _ in spots if at >= 0] == []
+
+
 def use_pages(visit: Visit, provider: FakeProvider, old_key: str) -> None:
     visit.submit("/sign-in", email=EMAIL, password=WRONG_PASSWORD)
     assert "Overview" in visit.submit("/sign-in", email=EMAIL, password=PASSWORD).text
@@ -206,6 +238,40 @@ def use_api(visit: Visit, provider: FakeProvider, api_key: str, test_key: str) -
     return made
 
 
+def use_mailed_links(visit: Visit, portal: Portal) -> list[str]:
+    """Have every kind of link mailed, and use it, also as it is not meant; return what the links held."""
+    guest = Visit(visit.port, answers=visit.answers)
+    tokens = []
+
+    def link(recipient: str, page: str) -> str:
+        found = portal.mailed_link(recipient, page)
+        tokens.append(found.rpartition("/")[2])
+        return found
+
+    guest.submit("/sign-up", email="erin@new.example")
+    confirm = link("erin@new.example", "/confirm/")
+    for path in (f"{confirm}x", f"/overview{confirm}", f"{confirm}?next={confirm}", f"/sign-in?next={confirm}"):
+        guest.ask("GET", path, headers={"Referer": f"http://x.example{confirm}"}, hide=tokens[-1])
+    guest.submit(confirm, password="short")
+    guest.submit(confirm, password=WRONG_PASSWORD)
+    guest.open(confirm)
+    guest.submit("/reset", email="erin@new.example")
+    reset = link("erin@new.example", "/reset/")
+    guest.submit(reset, password=WRONG_PASSWORD + " again")
+    guest.open(reset)
+    visit.submit("/team/invite", email="guest@else.example", role="viewer")
+    invitation = link("guest@else.example", "/invitations/")
+    Visit(visit.port, answers=visit.answers).open(invitation)
+    visit.submit("/account/email", email="alice@else.example", password=PASSWORD)
+    for recipient, page in ((EMAIL, "/email/undo/"), ("alice@else.example", "/email/")):
+        # To who is not signed in, the way there leads over the sign-in page, which is told where to go on.
+        Visit(visit.port, answers=visit.answers).ask("GET", link(recipient, page))
+    # Nothing waits any more: what a message said is kept until it is sent.
+    assert wait_until(lambda: not waiting_mail(portal), 15)
+    assert len(set(tokens)) == 5
+    return tokens
+
+
 def reveal(visit: Visit, key: str, path: str, body: Any) -> tuple[str, str]:
     """Make a key, return its id and secret; the one answer that shows it is kept without it."""
     status, made = visit.call(key, "POST", path, body)
@@ -240,6 +306,13 @@ def crash(visit: Visit, portal: Portal, key: str) -> None:
     change(portal, "UPDATE api_key SET allowed_networks = 'nonsense' WHERE name = 'canary'")
     assert visit.call(key, "POST", "/chat/completions", {"model": "gpt-4o", "messages": []})[0] == 500
     change(portal, "UPDATE api_key SET allowed_networks = '' WHERE name = 'canary'")
+
+
+def waiting_mail(portal: Portal) -> int:
+    connection = sqlite3.connect(portal.instance_path / "portal.db", timeout=10)
+    (count,) = connection.execute("SELECT count(*) FROM mail_message WHERE sent_at IS NULL").fetchone()
+    connection.close()
+    return int(count)
 
 
 def change(portal: Portal, statement: str) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from email import policy
-from email.parser import BytesParser
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.factors import code_of
 from tests.neighbours.portal import Portal, running_portal
-from tests.neighbours.processes import wait_until
 from tests.portal.calls import CHAT, HELLO, PASSWORD, call
 
 OPERATOR, MIRA, JONAS = "ops@portal.example", "mira@northwind.example", "jonas@northwind.example"
@@ -44,20 +41,7 @@ def window(browser: Browser, portal: Portal) -> Iterator[Open]:
 
 def mailed(portal: Portal, recipient: str, path: str) -> str:
     """Wait for a message to somebody with a link to a page, and return the link."""
-    found: list[str] = []
-
-    def look() -> bool:
-        for file in sorted((portal.instance_path / "mail").glob("*.eml"), reverse=True):
-            message = BytesParser(policy=policy.default).parsebytes(file.read_bytes())
-            body = message.get_body(("plain",))
-            links = re.findall(rf"{re.escape(portal.url)}{path}[\w-]+", body.get_content() if body else "")
-            if message["To"] == recipient and links:
-                found.append(links[0])
-                return True
-        return False
-
-    assert wait_until(look, 15), f"no mail to {recipient} with a link to {path}"
-    return found[0]
+    return portal.url + portal.mailed_link(recipient, path)
 
 
 def press(page: Page, name: str) -> None:

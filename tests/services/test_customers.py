@@ -16,6 +16,7 @@ from services.actor import Actor
 from services.errors import InvalidInput, NotFound, PermissionRefused, WrongCredentials
 from services.keys import Minted
 from services.secret import Secret
+from tests import mailbox
 from tests.people import PASSWORD, Person, enter, make_person
 from tests.services.test_database import in_threads
 
@@ -135,6 +136,21 @@ def test_closing_twice_is_noted_once(app: Flask, bob: Person) -> None:
     customers.reopen_account(user_of(bob), reason="x", actor=OPERATOR)
     customers.reopen_account(user_of(bob), reason="x", actor=OPERATOR)
     assert db.session.query(AuditEvent).filter_by(action="user:reopen", workspace_id=bob.workspace_id).count() == 1
+    assert mailbox.subjects(bob.email) == ["Your account was closed", "Your account is open again"]
+
+
+def test_who_is_closed_is_told_without_the_reason_and_where_the_operator_sits(app: Flask, bob: Person) -> None:
+    customers.close_account(user_of(bob), reason="Did not pay.", actor=OPERATOR)
+    letter = mailbox.messages(bob.email)[-1]
+    for text in (letter.text, letter.html):
+        assert "The operator of this portal has closed your account." in text
+        assert "By: the operator of this portal" in text
+        assert OPERATOR.address is not None
+        assert not [word for word in ("Did not pay.", OPERATOR.name, OPERATOR.address) if word in text]
+    with transaction() as session:
+        session.get_one(User, bob.user_id).email_confirmed_at = None
+    customers.reopen_account(user_of(bob), reason="Paid.", actor=OPERATOR)
+    assert mailbox.messages(bob.email)[-1].id == letter.id
 
 
 def test_an_operator_is_always_left(app: Flask) -> None:

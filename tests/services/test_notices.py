@@ -11,6 +11,7 @@ import time_machine
 from flask import Flask
 from sqlalchemy import select, update
 
+from config import ROOT
 from extensions import db
 from models import (
     ApiKey,
@@ -23,12 +24,14 @@ from models import (
     Notice,
     ProviderKey,
     SpendingCounter,
+    User,
     WebhookEvent,
 )
 from models.base import now, transaction
 from services import (
     key_notices,
     keys,
+    notice_choices,
     notices,
     provider_keys,
     provider_notices,
@@ -37,6 +40,7 @@ from services import (
     usage_watch,
     webhooks,
 )
+from services.errors import InvalidInput
 from services.permissions import Role
 from services.secret import Secret
 from services.usage_watch import folded
@@ -469,3 +473,41 @@ def test_what_was_told_long_ago_is_forgotten(alice: Person) -> None:
     with time_machine.travel(now() + 401 * DAY, tick=True):
         notices.forget_old()
     assert db.session.scalars(select(Notice)).all() == []
+
+
+# ---- What a person can live without
+
+
+def test_who_has_switched_a_notice_off_gets_none_and_others_do(alice: Person, mint: Mint) -> None:
+    usage_watch.look()
+    other = make_person("ben@northwind.example")
+    join(other, alice, Role.ADMIN)
+    kept = [choice.name for choice in notice_choices.CHOICES if choice.name != "rate_limit"]
+    notice_choices.choose(db.session.get_one(User, alice.user_id), kept)
+    limited = {"code": "rate_limit_exceeded", "status": 429}
+    keep([call(owner_of(mint("Server")), now(), **limited)])
+    usage_watch.look()
+    assert told() == [(other.email, "alice reached its rate limit")]
+    assert len(events("rate_limit.reached")) == 1
+    with pytest.raises(InvalidInput):
+        notice_choices.choose(db.session.get_one(User, alice.user_id), ["rate_limit", "sign_in"])
+    assert notice_choices.wanted(db.session.get_one(User, alice.user_id)) == kept
+
+
+def test_each_mail_is_a_choice_or_always_comes() -> None:
+    """A new mail has to be put into one of the two."""
+    always = {
+        "access_asked",
+        "access_declined",
+        "access_granted",
+        "account",
+        "invitation",
+        "key_found",
+        "member_removed",
+        "role_changed",
+        "security_notice",
+        "workspace_deleted",
+    }
+    optional = [template for choice in notice_choices.CHOICES for template in choice.templates]
+    written = {path.stem for path in (ROOT / "templates" / "mail").glob("[!_]*.txt")}
+    assert sorted([*optional, *always]) == sorted(written)
