@@ -7,5 +7,6 @@ pytest_plugins = [
     "tests.neighbours.skips",
     "tests.neighbours.fixtures",
     "tests.neighbours.storage",
+    "tests.tables",
     "tests.people",
 ]
