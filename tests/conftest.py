@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 pytest_plugins = [
     "tests.neighbours.network_guard",
     "tests.neighbours.skips",
@@ -10,3 +12,9 @@ pytest_plugins = [
     "tests.tables",
     "tests.people",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is loaded by now: a million objects, all there to the end."""
+    gc.collect()
+    gc.freeze()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from werkzeug.test import TestResponse
 
 import config
@@ -71,13 +72,20 @@ def environment(tmp_path: Path, database_url: str, limits_of_run: dict[str, str]
     }
 
 
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCache:
+    """The templates as Jinja has compiled them for an earlier app; a portal under test serves a few pages only."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def app(environment: dict[str, str], sqlite_tables: Path) -> Iterator[Flask]:
+def app(environment: dict[str, str], sqlite_tables: Path, compiled_templates: BytecodeCache) -> Iterator[Flask]:
     tables.copy_file(environment["ARKA_DATABASE_URL"], sqlite_tables)
     with pytest.MonkeyPatch.context() as patch:
         # Nothing here calls a machine whose certificate the system's authorities have signed; to read them takes 35 ms.
         patch.setenv("SSL_CERT_FILE", os.devnull)
         app = create_app(config.load(environment))
+    app.jinja_env.bytecode_cache = compiled_templates
     app.testing = True
     app.test_client_class = SeparateClient
     with app.app_context():

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.neighbours import processes
+from tests.neighbours import prepared, processes
 from tests.neighbours.processes import NeighbourError, ReservedPort
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,12 +90,16 @@ class Portal:
         self, *arguments: str, input: str = "", timeout_seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the portal's commands with the same settings, whether it serves or not."""
+        return prepared.run(arguments, self.environment, input=input, timeout_seconds=timeout_seconds)
+
+    def command_from_nothing(self, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command as an operator does: a new Python loads the portal, which takes its time."""
         return subprocess.run(
             [*FLASK, *arguments],
             input=input,
             capture_output=True,
             text=True,
-            timeout=timeout_seconds,
+            timeout=60,
             check=False,
             env=self.environment,
             cwd=ROOT,
