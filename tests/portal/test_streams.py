@@ -64,6 +64,7 @@ def key(portal: Portal) -> str:
     return portal.command("key", "create", "--workspace", "alice", "--name", "streams").stdout.strip()
 
 
+@pytest.mark.alone
 def test_500_streams_of_5_seconds_complete_and_nothing_is_held_back(portal: Portal, key: str) -> None:
     seen = in_a_thread(lambda: asyncio.run(open_all(portal.port, key)))
 
