@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.neighbours.fixtures",
     "tests.neighbours.storage",
     "tests.tables",
+    "tests.url_rules",
     "tests.people",
 ]
 

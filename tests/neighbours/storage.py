@@ -10,7 +10,7 @@ What is about the SQLite files themselves is marked ``embedded`` and left out of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -89,5 +89,10 @@ def _portals_of_their_own(request: pytest.FixtureRequest) -> Iterator[None]:
         url = postgres.url_of(postgres.create_database())
         return {"ARKA_DATABASE_URL": url, "ARKA_RATELIMIT_STORAGE_URI": valkey.url}
 
-    portal.default_storage = fresh
+    def drop(own: Mapping[str, str]) -> None:
+        if own:
+            postgres.start()
+            postgres.drop_database(own["ARKA_DATABASE_URL"].rpartition("/")[2])
+
+    portal.default_storage, portal.drop_storage = fresh, drop
     yield
