@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from services.errors import PermissionRefused, ServiceUnavailable
 
+# How far the provider's clock may be off.
+LEEWAY_SECONDS = 60
+
 
 class ProviderAway(ServiceUnavailable):
     """The identity provider did not answer, or not as one does."""

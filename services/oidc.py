@@ -24,7 +24,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
 
 from services.gateway.connections import Connections, Origin
 from services.gateway.wire import Response
-from services.identity_claims import Claims, IdentityRefused, ProviderAway
+from services.identity_claims import LEEWAY_SECONDS, Claims, IdentityRefused, ProviderAway
 from services.secret import Secret
 
 # Providers go on calling Ed25519 by its older name.
@@ -39,8 +39,6 @@ _CONNECT_SECONDS = 3.0
 # For one request to the provider, answer and all.
 _TOTAL_SECONDS = 5.0
 _MOST_BYTES = 1_000_000
-# How far the provider's clock may be off.
-LEEWAY_SECONDS = 60
 _LONGEST_SUBJECT = 255
 
 _log = structlog.get_logger("oidc")

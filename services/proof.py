@@ -16,7 +16,7 @@ from services import external_identities, passkeys, passwords, second_factor, se
 from services.actor import Actor
 from services.errors import NotFound, WrongCredentials
 from services.external_identities import Begun, Way
-from services.oidc import LEEWAY_SECONDS, Claims
+from services.identity_claims import LEEWAY_SECONDS, Claims
 from services.secret import Secret
 from services.sign_in_attempts import PROOF
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+
 pytest_plugins = [
     "tests.neighbours.network_guard",
     "tests.neighbours.skips",
+    "tests.neighbours.alone",
     "tests.neighbours.fixtures",
     "tests.neighbours.storage",
+    "tests.tables",
+    "tests.url_rules",
     "tests.people",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is loaded by now: a million objects, all there to the end."""
+    gc.collect()
+    gc.freeze()

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextvars
+import functools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import flask_migrate
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import BytecodeCache, FileSystemBytecodeCache
 from werkzeug.test import TestResponse
 
 import config
 from app import create_app
 from extensions import db
 from models import Membership, User, Workspace
-from services import accounts, keys, sign_in, workspaces
+from services import accounts, keys, passwords, sign_in, workspaces
 from services.actor import Actor
 from services.parts import parts
 from services.permissions import Role
 from services.secret import Secret
+from tests import tables
 
 PASSWORD = "correct horse battery staple"
 
@@ -69,13 +72,24 @@ def environment(tmp_path: Path, database_url: str, limits_of_run: dict[str, str]
     }
 
 
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCache:
+    """The templates as Jinja has compiled them for an earlier app; a portal under test serves a few pages only."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def app(environment: dict[str, str]) -> Iterator[Flask]:
-    app = create_app(config.load(environment))
+def app(environment: dict[str, str], sqlite_tables: Path, compiled_templates: BytecodeCache) -> Iterator[Flask]:
+    tables.copy_file(environment["ARKA_DATABASE_URL"], sqlite_tables)
+    with pytest.MonkeyPatch.context() as patch:
+        # Nothing here calls a machine whose certificate the system's authorities have signed; to read them takes 35 ms.
+        patch.setenv("SSL_CERT_FILE", os.devnull)
+        app = create_app(config.load(environment))
+    app.jinja_env.bytecode_cache = compiled_templates
     app.testing = True
     app.test_client_class = SeparateClient
     with app.app_context():
-        flask_migrate.upgrade()
+        tables.make_missing()
         yield app
         db.session.remove()
         db.engine.dispose()
@@ -138,11 +152,18 @@ def mint(alice: Person) -> Callable[..., keys.Minted]:
     return make
 
 
+# Hashing is slow on purpose, and all people here have the same password: one hash, made in full, serves them all.
+_hash_of_password = functools.cache(functools.partial(passwords.hash_password, Secret(PASSWORD)))
+
+
 def make_person(email: str) -> Person:
     """Sign somebody up and return them."""
-    workspace = accounts.create_user(
-        email, Secret(PASSWORD), is_operator=False, actor=Actor(kind="command", name="tests")
-    )
+    password_hash = _hash_of_password()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "hash_password", lambda _: password_hash)
+        workspace = accounts.create_user(
+            email, Secret(PASSWORD), is_operator=False, actor=Actor(kind="command", name="tests")
+        )
     user = db.session.query(User).filter_by(email=email.lower()).one()
     return Person(email, user.id, workspace.id, workspace.slug)
 

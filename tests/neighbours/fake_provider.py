@@ -194,6 +194,8 @@ class FakeProvider:
         self.connections_made = 0
         self.event_delay_seconds = 0.0
         self.answer_delay_seconds = 0.0
+        # Whether each event tells when it was sent: "sent_at", by the machine's monotonic clock.
+        self.tells_times = False
         self.hang_seconds = 30.0
         self.keeps_requests = True
 
@@ -545,7 +547,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._wait(self.owner.provider.hang_seconds)
                 raise _Cut
             self._wait(delay)
-            self._write_chunk(event)
+            self._write_chunk(_with_time(event) if self.owner.provider.tells_times else event)
         if self.request_version != "HTTP/1.0":
             self._write(b"0\r\n\r\n")
 
@@ -606,11 +608,16 @@ def running_provider(**options: Any) -> Iterator[FakeProvider]:
         provider.close()
 
 
+def _with_time(event: bytes) -> bytes:
+    return event.replace(b"data: {", b'data: {"sent_at": %f, ' % time.monotonic(), 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="A server that speaks as OpenAI and OpenRouter.")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--key", action="append", help="a key to accept, may be repeated; default: " + GOOD_KEY)
     parser.add_argument("--event-delay", type=float, default=0.0, help="seconds before each event of a stream")
+    parser.add_argument("--tell-times", action="store_true", help='"sent_at" in each event of a stream')
     parser.add_argument("--answer-delay", type=float, default=0.0, help="seconds before each answer")
     given = parser.parse_args()
     # SIGTERM is to end it as Ctrl-C does.
@@ -619,6 +626,7 @@ def main() -> None:
     with running_provider(port=given.port, **options) as provider, contextlib.suppress(KeyboardInterrupt):
         provider.event_delay_seconds = given.event_delay
         provider.answer_delay_seconds = given.answer_delay
+        provider.tells_times = given.tell_times
         # It may run for long, and nobody could read them.
         provider.keeps_requests = False
         print(provider.url, flush=True)

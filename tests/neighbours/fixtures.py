@@ -55,10 +55,12 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def postgres_url(postgres: Postgres) -> Iterator[str]:
-    """The address of an empty PostgreSQL database."""
+def postgres_url(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a PostgreSQL database: with the portal's tables for a test of ``app``, else empty."""
+    # Asked for first: it starts the server as well.
+    tables = request.getfixturevalue("postgres_tables") if "app" in request.fixturenames else None
     postgres.start()
-    name = postgres.create_database()
+    name = postgres.create_database(tables)
     yield postgres.url_of(name)
     postgres.start()
     postgres.drop_database(name)

@@ -14,7 +14,7 @@ from email import policy
 from email.parser import BytesParser
 from pathlib import Path
 
-from tests.neighbours import processes
+from tests.neighbours import prepared, processes
 from tests.neighbours.processes import NeighbourError, ReservedPort, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,17 +28,21 @@ def default_storage() -> dict[str, str]:
     return {}
 
 
+def drop_storage(_own: Mapping[str, str]) -> None:
+    """Remove what ``default_storage`` gave; a run on PostgreSQL puts another in this place."""
+
+
 class Portal:
     """A portal with a port and an instance folder of its own. It can be stopped and started again."""
 
     def __init__(self, settings: Mapping[str, str], folder: Path, port: int) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
-        own = {} if "ARKA_DATABASE_URL" in settings else default_storage()
+        self._own_storage = {} if "ARKA_DATABASE_URL" in settings else default_storage()
         self.environment = _environment(folder) | {
             "ARKA_INSTANCE_PATH": str(folder / "instance"),
             "ARKA_PORT": str(port),
-            **own,
+            **self._own_storage,
             **settings,
         }
         self.instance_path = Path(self.environment["ARKA_INSTANCE_PATH"])
@@ -76,6 +80,10 @@ class Portal:
             processes.stop(self._process)
             self._process = None
 
+    def drop(self) -> None:
+        """Remove the data that is not in its folder. It does not run any more."""
+        drop_storage(self._own_storage)
+
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -93,12 +101,16 @@ class Portal:
         self, *arguments: str, input: str = "", timeout_seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the portal's commands with the same settings, whether it serves or not."""
+        return prepared.run(arguments, self.environment, input=input, timeout_seconds=timeout_seconds)
+
+    def command_from_nothing(self, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command as an operator does: a new Python loads the portal, which takes its time."""
         return subprocess.run(
             [*FLASK, *arguments],
             input=input,
             capture_output=True,
             text=True,
-            timeout=timeout_seconds,
+            timeout=60,
             check=False,
             env=self.environment,
             cwd=ROOT,
@@ -142,6 +154,7 @@ def running_portal(settings: Mapping[str, str] | None = None, workers: int = 2) 
         stack.callback(port.release)
         folder = stack.enter_context(processes.temporary_folder("arka-portal-"))
         portal = Portal({"ARKA_WORKERS": str(workers), **(settings or {})}, folder, port.number)
+        stack.callback(portal.drop)
         stack.callback(portal.stop)
         portal.start()
         yield portal

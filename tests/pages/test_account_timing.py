@@ -53,6 +53,7 @@ def addresses(app: Flask, alice: Person, monkeypatch: pytest.MonkeyPatch) -> dic
     }
 
 
+@pytest.mark.alone
 def test_sign_in_answers_alike(visitor: Visitor, addresses: dict[str, str]) -> None:
     form = visitor.open("/sign-in").main_form
     token = dict(form.fields)["csrf_token"]
@@ -65,6 +66,7 @@ def test_sign_in_answers_alike(visitor: Visitor, addresses: dict[str, str]) -> N
     assert_alike(addresses, ask)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("page", ["/sign-up", "/reset"])
 def test_asking_for_a_link_is_answered_alike(visitor: Visitor, addresses: dict[str, str], page: str) -> None:
     token = dict(visitor.open(page).main_form.fields)["csrf_token"]

@@ -205,6 +205,7 @@ def test_the_answer_is_the_same_whether_it_was_a_key_or_not(visitor: Visitor, mi
     assert len(entries()) == 1
 
 
+@pytest.mark.alone
 def test_a_key_that_ended_takes_as_long_as_one_that_never_was(app: Flask, mint: Mint, alice: Person) -> None:
     """Medians of calls in turn, so that a change of the machine's mood meets both alike."""
     deleted = mint()

@@ -17,6 +17,8 @@ import table  # noqa: E402
 QUICK = ["--seconds", "0.3", "--rate", "20", "--streams", "6", "--events", "3", "--no-peers"]
 
 
+@pytest.mark.alone
+@pytest.mark.embedded
 def test_one_command_prints_every_figure_and_the_gates_hold() -> None:
     command = [sys.executable, str(ROOT / "bench" / "run.py"), *QUICK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)

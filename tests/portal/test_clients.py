@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,41 @@ import openai
 import pytest
 
 from tests.neighbours.fake_provider import FakeProvider
-from tests.neighbours.portal import ROOT, Portal
+from tests.neighbours.portal import ROOT, Portal, running_portal
+from tests.portal.calls import PASSWORD
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello, world!"}]
 NODE = ROOT / "tests" / "clients" / "node"
 
 
-@pytest.fixture
-def storage(provider: FakeProvider) -> dict[str, str]:
-    """What stores the data makes no difference to a client."""
-    return {"ARKA_OPENAI_BASE_URL": provider.openai_base_url}
+@pytest.fixture(scope="module")
+def portal(_provider_server: FakeProvider) -> Iterator[Portal]:
+    """One for all clients; they leave nothing behind that another could trip over."""
+    _provider_server.start()
+    settings = {"ARKA_DEMO": "0", "ARKA_OPENAI_BASE_URL": _provider_server.openai_base_url}
+    with running_portal(settings, workers=2) as portal:
+        yield portal
+
+
+@pytest.fixture(scope="module")
+def keys(portal: Portal, _provider_server: FakeProvider) -> dict[str, str]:
+    """A test key, which the simulator answers; a live key, which the provider answers."""
+
+    def run(*command: str, input: str = "") -> str:
+        done = portal.command(*command, input=input + "\n")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.removesuffix("\n")
+
+    run("user", "create", "alice@northwind.example", input=PASSWORD)
+    run("workspace", "set-plan", "alice", "agency")
+    run("provider", "set", "--workspace", "alice", "openai", input=_provider_server.openai_key)
+    create = ("key", "create", "--workspace", "alice", "--name")
+    return {"simulated": run(*create, "simulated", "--test"), "live": run(*create, "live")}
 
 
 @pytest.fixture(params=["simulated", "live"])
-def key(request: pytest.FixtureRequest, portal: Portal, provider: FakeProvider, new_key: Callable[..., str]) -> str:
-    """A test key, which the simulator answers; a live key, which the provider answers."""
-    if request.param == "simulated":
-        return new_key("client", "--test")
-    made = new_key("client")
-    connected = portal.command("provider", "set", "--workspace", "alice", "openai", input=provider.openai_key)
-    assert connected.returncode == 0, connected.stderr
-    return made
+def key(request: pytest.FixtureRequest, keys: dict[str, str], provider: FakeProvider) -> str:
+    return keys[request.param]
 
 
 @pytest.fixture
@@ -75,8 +89,8 @@ def test_a_stream_of_responses_comes_as_the_client_expects(client: openai.OpenAI
     assert "Hello, world!" in events[-1].response.output_text
 
 
-def test_the_openai_client_raises_its_own_exceptions(portal: Portal, new_key: Callable[..., str]) -> None:
-    client = openai.OpenAI(base_url=f"{portal.url}/v1", api_key=new_key("client", "--test"), max_retries=0)
+def test_the_openai_client_raises_its_own_exceptions(portal: Portal, keys: dict[str, str]) -> None:
+    client = openai.OpenAI(base_url=f"{portal.url}/v1", api_key=keys["simulated"], max_retries=0)
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="gpt-4o", messages=[])
     assert caught.value.param == "messages"

@@ -171,6 +171,7 @@ def test_a_key_that_one_node_has_ended_is_refused_by_the_other_from_the_next_cal
         connection.close()
 
 
+@pytest.mark.alone
 def test_a_rolling_restart_under_load_fails_no_request_and_cuts_no_stream(
     cluster: Cluster, provider: FakeProvider
 ) -> None:
@@ -224,6 +225,7 @@ def assert_all_kept(cluster: Cluster, load: Load) -> None:
     assert len(set(load.answered)) == len(load.answered)
 
 
+@pytest.mark.alone
 def test_a_node_killed_under_load_loses_no_answered_call_and_the_other_carries_on(
     cluster: Cluster, provider: FakeProvider
 ) -> None:

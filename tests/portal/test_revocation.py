@@ -131,6 +131,7 @@ def load(port: int, key: str, threads: int) -> Iterator[None]:
 ENDS = ("delete", "disable", "rotate", "expire", "withdraw the plan")
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 def test_in_200_repetitions_under_load_no_ended_key_is_accepted(busy_portal: Portal) -> None:
     port = busy_portal.port

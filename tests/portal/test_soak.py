@@ -11,6 +11,7 @@ from bench.soak import most_in_a_window
 from config import ROOT
 
 
+@pytest.mark.alone
 @pytest.mark.embedded
 def test_a_few_seconds_of_the_soak_break_no_promise() -> None:
     command = [sys.executable, "-m", "bench.soak", "--minutes", "0.05", "--saturate", "1", "--kill-every", "1.5"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,14 +32,19 @@ EVENTS = 10
 class Seen:
     """What one caller saw: seconds from its request to each piece, and the bytes."""
 
+    began: float
     at: list[float] = field(default_factory=list)
     content: bytes = b""
+
+    def sent_at(self) -> list[float]:
+        """When the provider sent the events, by the clock of ``began``."""
+        return [float(moment) for moment in re.findall(rb'"sent_at": ?([0-9.]+)', self.content)]
 
 
 @pytest.fixture
 def slow_provider() -> Iterator[str]:
     """A provider in a process of its own, so that it does not share ours with 500 callers; its address."""
-    delay = ["--event-delay", str(SECONDS / EVENTS)]
+    delay = ["--event-delay", str(SECONDS / EVENTS), "--tell-times"]
     command = [sys.executable, "-m", "tests.neighbours.fake_provider", "--key", OPENAI_KEY, *delay]
     process = processes.start(
         command, output=subprocess.PIPE, errors=subprocess.DEVNULL, environment=os.environ, folder=ROOT
@@ -64,10 +70,14 @@ def key(portal: Portal) -> str:
     return portal.command("key", "create", "--workspace", "alice", "--name", "streams").stdout.strip()
 
 
+@pytest.mark.alone
 def test_500_streams_of_5_seconds_complete_and_nothing_is_held_back(portal: Portal, key: str) -> None:
     seen = in_a_thread(lambda: asyncio.run(open_all(portal.port, key)))
 
     assert [one.content[-200:] for one in seen if not one.content.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")] == []
+    # A caller has the first event before the provider has sent the last.
+    held_back = [one for one in seen if len(one.sent_at()) < 2 or one.began + one.at[0] >= max(one.sent_at())]
+    assert len(held_back) == 0
     # The first event is the provider's first, not the end of a buffer: most of the stream comes after it.
     spread = [one.at[-1] - one.at[0] for one in seen]
     assert min(spread) > SECONDS / 2, f"the shortest stream came within {min(spread):.1f} s"
@@ -88,12 +98,12 @@ async def read_stream(port: int, key: str) -> Seen:
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    seen, began = Seen(), time.monotonic()
+    seen = Seen(began=time.monotonic())
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.encode() + body)
     while piece := await reader.read(65_536):
         if b"data:" in piece:
-            seen.at.append(time.monotonic() - began)
+            seen.at.append(time.monotonic() - seen.began)
         seen.content += piece
     writer.close()
     return seen

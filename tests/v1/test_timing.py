@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import pytest
 from flask.testing import FlaskClient
 
 from services import keys
@@ -17,6 +18,7 @@ MEASUREMENTS = 4
 MOST = 1.25
 
 
+@pytest.mark.alone
 def test_unknown_misspelt_and_deleted_keys_take_the_same_time(
     client: FlaskClient, mint: Callable[..., keys.Minted], alice: Person
 ) -> None:

@@ -1,0 +1,36 @@
+"""How an open page looks: at every width, with large text, in both themes, to assistive technology."""
+
+from __future__ import annotations
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+# Pixels, and per cent of the usual size of text.
+LAYOUTS = ((320, 100), (390, 100), (768, 100), (992, 100), (1280, 100), (1280, 200))
+_BEYOND = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+_LISTS = "[...document.querySelectorAll('.panel.list')].map(p => p.scrollWidth - p.clientWidth)"
+# A colour that is on its way to another is neither.
+_END_TRANSITIONS = "document.getAnimations().filter(one => one instanceof CSSTransition).forEach(one => one.finish())"
+
+
+def assert_no_sideways_scroll(window: Page, name: str) -> None:
+    """Look at a page in all layouts; it has its own again afterwards."""
+    own = window.viewport_size
+    assert own is not None
+    for width, text in LAYOUTS:
+        window.set_viewport_size({"width": width, "height": 800})
+        window.evaluate(f"document.documentElement.style.fontSize = '{text}%'")
+        beyond = window.evaluate(_BEYOND)
+        assert beyond <= 0, f"{name} is {beyond} px too wide at {width}, {text} %"
+        assert max(window.evaluate(_LISTS), default=0) <= 0, f"{name}: a list is too wide at {width}, {text} %"
+    window.evaluate("document.documentElement.style.fontSize = ''")
+    window.set_viewport_size(own)
+
+
+def assert_accessible(window: Page, name: str) -> None:
+    """Let axe look at a page in both themes."""
+    for theme in ("dark", "light"):
+        window.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        window.evaluate(_END_TRANSITIONS)
+        found = Axe().run(window)
+        assert found.violations_count == 0, f"{name}, {theme}:\n{found.generate_report()}"
