@@ -6,6 +6,7 @@ made, the revision of its schema, and of each table the columns, the number of r
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -135,6 +136,11 @@ def reading(path: Path) -> Iterator[Reader]:
             archive = zipfile.ZipFile(file)
             reader = Reader(archive)
         except _DAMAGE as error:
+            raise Damaged("is no backup of the portal, or not a whole one") from error
+        except OSError as error:
+            # A damaged directory leads to places before the beginning of the file.
+            if error.errno != errno.EINVAL:
+                raise
             raise Damaged("is no backup of the portal, or not a whole one") from error
         with archive:
             yield reader

@@ -454,6 +454,8 @@ def test_every_argument_of_a_query_is_known_here() -> None:
     )
 
 
+# Some two thousand requests, and others may share the machine.
+@pytest.mark.timeout(400)
 def test_a_strangers_things_are_as_absent_as_what_never_was(
     app: Flask, asker: Asker, alice: Person, charlie: Person
 ) -> None:
@@ -480,6 +482,8 @@ def test_a_strangers_things_are_as_absent_as_what_never_was(
     assert after == before
 
 
+# Some two thousand requests, and others may share the machine.
+@pytest.mark.timeout(400)
 def test_ones_own_things_are_found_by_the_same_requests(app: Flask, asker: Asker, alice: Person) -> None:
     """Or the test above would prove nothing."""
     wrong = []

@@ -187,7 +187,10 @@ def running_postgres() -> Iterator[Postgres]:
         stack.callback(port.release)
         folder = stack.enter_context(processes.temporary_folder("arka-postgres-", _folder_for(user)))
         if user is not None and not is_open_to_all(installation):
-            installation = _copied(installation, folder)
+            # Not beside the data: programs may not be started from memory everywhere.
+            place = stack.enter_context(processes.temporary_folder("arka-postgres-programs-", _open_folder()))
+            os.chown(place, user.uid, user.gid)
+            installation = _copied(installation, place)
         postgres = Postgres(installation, folder, port.number, user)
         stack.callback(postgres.stop)
         postgres.start()
@@ -225,7 +228,7 @@ def is_open_to_all(path: Path) -> bool:
 
 
 def _copied(installation: Path, folder: Path) -> Path:
-    """Copy the installation beside the data, for a repository that lies in root's own home."""
+    """Copy the installation, for a repository that lies in root's own home."""
     package = installation.parent
     copy = folder / package.name / installation.name
     for part in ("bin", "lib", "share"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -388,6 +389,17 @@ def test_a_damaged_file_is_never_read_as_something_else(small_file: Path, tmp_pa
         with backup_file.reading(path) as reader:
             assert (reader.manifest, list(reader.rows("word"))) == right
     except backup_file.Damaged:
+        pass
+
+
+def test_a_directory_that_leads_before_the_beginning_of_the_file_is_damage(small_file: Path, tmp_path: Path) -> None:
+    damaged = bytearray(small_file.read_bytes())
+    # Where the directory begins, in the file's last 22 bytes: everything is then looked for so much further ahead.
+    begins_at = struct.unpack_from("<I", damaged, len(damaged) - 6)[0]
+    struct.pack_into("<I", damaged, len(damaged) - 6, begins_at + 1_000)
+    path = tmp_path / "damaged"
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(backup_file.Damaged), backup_file.reading(path):
         pass
 
 
