@@ -113,7 +113,7 @@ class Portal:
                 message = BytesParser(policy=policy.default).parsebytes(file.read_bytes())
                 body = message.get_body(("plain",))
                 text = body.get_content() if body and message["To"] == recipient else ""
-                found.extend(re.findall(rf"{re.escape(self.url)}({page}[\w-]{{43}})", text))
+                found.extend(re.findall(rf"{re.escape(self.url)}({page}[\w-]+)(?![\w/-])", text))
             return bool(found)
 
         assert wait_until(look, 15), f"no mail to {recipient} with a link to {page}"
