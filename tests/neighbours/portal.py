@@ -137,7 +137,8 @@ def running_portal(settings: Mapping[str, str] | None = None, workers: int = 2) 
         folder = stack.enter_context(processes.temporary_folder("arka-portal-"))
         portal = Portal({"ARKA_WORKERS": str(workers), **(settings or {})}, folder, port.number)
         stack.callback(portal.drop)
-        stack.callback(portal.stop)
+        # To stop in order takes more than a second, and has tests of its own.
+        stack.callback(portal.kill)
         portal.start()
         yield portal
 
