@@ -66,6 +66,9 @@ def _answer(error: Exception) -> Response:
     # The limits tell once when their storage goes away and comes back, not for each request.
     if refusal.status >= 500 and not isinstance(refusal, LimiterAway):
         _log.error("failed", request_id=g.get("request_id"), code=refusal.code, exc_info=error)
+    elif _is_about_what_is_gone(error):
+        # Or a mistake of ours, which must not stay unseen.
+        _log.warning("row gone", request_id=g.get("request_id"), exc_info=error)
     if type(refusal) is PortalError and refusal.code == "internal_error" and current_app.testing:
         raise error
     # Whatever was begun is not to be kept, and the page below reads afresh.
