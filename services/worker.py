@@ -19,6 +19,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
+from extensions import db
 from services import metrics, server_processes, settling, stopping
 from services.background import Background
 from services.child import end_with
@@ -69,6 +70,10 @@ class Worker:
             with app.app_context():
                 settling.settle_waiting()
                 server_processes.leave()
+                # Nothing closes them at the end of this process, and SQLite's last one puts its log into the file.
+                parts().quick.close()
+                db.session.remove()
+                db.engine.dispose()
 
     def _server(self) -> _InThisProcess:
         return _InThisProcess(

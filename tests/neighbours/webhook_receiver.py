@@ -73,17 +73,18 @@ class _Handler(BaseHTTPRequestHandler):
             owner.at_once[path] = owner.at_once.get(path, 0) + 1
             owner.most_at_once[path] = max(owner.most_at_once.get(path, 0), owner.at_once[path])
         owner.taking.set()
+        self._at_work_on: str | None = path
         try:
             self._answer(path)
         except OSError:
             pass
         finally:
-            with owner.lock:
-                owner.at_once[path] -= 1
+            self._no_longer_at_work()
 
     def do_GET(self) -> None:
         """Where a redirect would lead."""
         self.owner.taken.append(Taken(self.path, {}, b""))
+        self._at_work_on = None
         self._send(200, b"")
 
     def _answer(self, path: str) -> None:
@@ -111,7 +112,15 @@ class _Handler(BaseHTTPRequestHandler):
             status = owner.statuses.pop(0) if owner.statuses else 204
         self._send(status, b"" if status == 204 else owner.answer)
 
+    def _no_longer_at_work(self) -> None:
+        with self.owner.lock:
+            if self._at_work_on is not None:
+                self.owner.at_once[self._at_work_on] -= 1
+            self._at_work_on = None
+
     def _send(self, status: int, body: bytes) -> None:
+        # Whoever reads the answer may send the next request before this thread goes on.
+        self._no_longer_at_work()
         self.send_response(status)
         if status != 204:
             self.send_header("Content-Length", str(len(body)))

@@ -211,6 +211,16 @@ def test_a_slow_simulated_stream_is_cut_off_as_well(serving: Callable[..., Porta
     assert [row[2] for row in rows(portal)] == [1]
 
 
+def test_what_was_written_is_in_the_database_file_itself_once_the_portal_has_stopped(
+    serving: Callable[..., Portal], prepared: Prepared
+) -> None:
+    portal = serving()
+    for _ in range(20):
+        assert call(portal.port, prepared.test_key, "POST", CHAT, HELLO)[0] == 200
+    assert stop(portal).wait()[0] == 0
+    assert [path.name for path in portal.instance_path.glob("portal.db*")] == ["portal.db"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_a_second_time_it_ends_at_once_with_all_its_workers(
     serving: Callable[..., Portal], prepared: Prepared, provider: FakeProvider, number: signal.Signals
