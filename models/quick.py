@@ -23,6 +23,9 @@ _POSTGRESQL_CONNECTIONS = 8
 # Statements take milliseconds: whoever waits for longer than this waits for a database that hangs.
 _POSTGRESQL_WAIT_SECONDS = 3
 
+# SQLite's own way to keep its log short, should nobody else (services.checkpoints).
+_LONGEST_LOG_PAGES = 40_000
+
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
 
@@ -256,9 +259,29 @@ class Quick:
     def _connect(self) -> Any:
         # SQLAlchemy makes it, with all that it sets up, and leaves it to us.
         made = self._engine.raw_connection()
-        connection = made.driver_connection
+        connection: Any = made.driver_connection
         made.detach()
+        if self._dialect.name == "sqlite":
+            connection.execute(f"PRAGMA wal_autocheckpoint={_LONGEST_LOG_PAGES}")
         return connection
+
+    def log_bytes(self) -> int:
+        """Return how long SQLite's log is; 0 where there is none."""
+        if self._dialect.name != "sqlite" or not self._engine.url.database:
+            return 0
+        try:
+            return os.stat(self._engine.url.database + "-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    @contextmanager
+    def aside(self) -> Iterator[Any]:
+        """Give a cursor of a connection of its own, for what takes long. Raises the driver's errors."""
+        made = self._engine.raw_connection()
+        try:
+            yield made.cursor()
+        finally:
+            made.close()
 
     @contextmanager
     def act(self) -> Iterator[Act]:

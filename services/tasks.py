@@ -5,6 +5,7 @@ from __future__ import annotations
 from services import (
     accounts,
     audit_checks,
+    checkpoints,
     events,
     gauges,
     idempotency,
@@ -36,6 +37,7 @@ TASKS = (
     Task("sign of life", server_processes.BEAT_SECONDS, server_processes.beat, once_per_fleet=False),
     # So that no caller waits for it.
     Task("read the prices", 24 * _HOUR, prices.load, once_per_fleet=False),
+    Task("checkpoint", 1, checkpoints.checkpoint, once_per_fleet=False),
     Task("look at the gauges", 2, gauges.sample, once_per_fleet=False),
     Task("settle streams that are over", 2, settling.settle_waiting, once_per_fleet=False),
     Task("release abandoned holds", 5, spending.release_abandoned, once_per_fleet=False),
