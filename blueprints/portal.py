@@ -10,23 +10,39 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from flask import Flask, Request, Response, g, request
-from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
+from flask import Flask, Request, Response, current_app, g, request
+from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
 from werkzeug.routing import MapAdapter
+from werkzeug.sansio.utils import get_content_length
+
+from extensions import db
 
 # The objects behind Flask's proxies. A proxy finds its object anew for each attribute, which is a good part of the time
 # that a call to ``/v1`` takes. Outside of a request they raise RuntimeError, as the proxies do.
 current_request: Callable[[], PortalRequest] = request._get_current_object  # type: ignore[attr-defined]
 current_g: Callable[[], Any] = g._get_current_object
+current_portal: Callable[[], Portal] = current_app._get_current_object  # type: ignore[attr-defined]
 
 API = "v1"
 _API_PATH = f"/{API}/"
+_AS_FLASK_ASKS = {"return_rule": True}
 
 
 class PortalRequest(Request):
     """A request whose body may have been taken whole (``blueprints.v1.body``)."""
 
     body: bytes | None = None
+
+    @property
+    def content_length(self) -> int | None:
+        # As werkzeug has it, without its view of the headers in between.
+        environ = self.environ
+        return get_content_length(environ.get("CONTENT_LENGTH"), environ.get("HTTP_TRANSFER_ENCODING"))
+
+    def close(self) -> None:
+        # Only a form that was read can have files.
+        if "files" in self.__dict__:
+            super().close()
 
 
 class PortalResponse(Response):
@@ -46,8 +62,29 @@ class PortalResponse(Response):
 class PageSessions(SecureCookieSessionInterface):
     """The signed cookie of the pages. A call to ``/v1`` has none, whatever cookies it sends: a key alone opens it."""
 
+    _none = NullSession()
+
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        return None if request.path.startswith(_API_PATH) else super().open_session(app, request)
+        return self._none if request.path.startswith(_API_PATH) else super().open_session(app, request)
+
+
+class _ApiAddresses(MapAdapter):
+    """Finds an address that has no variable part in one look, when it was found before: ``known`` has those."""
+
+    def __init__(self, known: dict[tuple[str, str], Any], *args: Any) -> None:
+        super().__init__(*args)
+        self._known = known
+
+    def match(self, *args: Any, **options: Any) -> Any:
+        if args or options != _AS_FLASK_ASKS or self.websocket:
+            return super().match(*args, **options)
+        place = (self.default_method, self.path_info)
+        found = self._known.get(place)
+        if found is None:
+            found = super().match(**options)
+            if found[0].rule == self.path_info:
+                self._known[place] = found
+        return found
 
 
 class Portal(Flask):
@@ -61,6 +98,7 @@ class Portal(Flask):
         super().__init__(*args, **kwargs)
         self._for_pages = False
         self._page_hooks: list[Any] = []
+        self._api_addresses: dict[tuple[str, str], Any] = {}
 
     @contextmanager
     def for_pages_only(self) -> Iterator[None]:
@@ -86,7 +124,8 @@ class Portal(Flask):
         if request is None or not request.path.startswith(_API_PATH):
             return super().create_url_adapter(request)
         environ = request.environ
-        return MapAdapter(
+        return _ApiAddresses(
+            self._api_addresses,
             self.url_map,
             environ.get("HTTP_HOST", ""),
             "/",
@@ -109,6 +148,11 @@ class Portal(Flask):
         # The one hook there is belongs to the extension that limits pages.
         if current_request().blueprint != API:
             super().do_teardown_request(*args)
+
+    def do_teardown_appcontext(self, *args: Any) -> None:
+        # The one hook there is gives back the database session, of which most calls to the API have none.
+        if not current_g().get("api") or db.session.registry.has():
+            super().do_teardown_appcontext(*args)
 
     def process_response(self, response: Response) -> Response:
         if current_request().blueprint != API:

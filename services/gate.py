@@ -360,8 +360,10 @@ def _limits(case: _Case) -> list[tuple[str, int]]:
 def _report(case: _Case, limits: Sequence[tuple[str, int]], states: Sequence[RateState]) -> RateState:
     """Tell the tighter limit, the one that refused or else has the least left, and the names of all of them."""
     names = ("workspace",) if len(limits) == 1 else ("key", "workspace")
-    case.limits = tuple((name, limit) for name, (_, limit) in zip(names, limits, strict=True))
-    place = min(range(len(states)), key=lambda number: (states[number].allowed, states[number].remaining))
+    case.limits = tuple([(name, limit) for name, (_, limit) in zip(names, limits, strict=True)])
+    place = 0
+    if len(states) > 1:
+        place = min(range(len(states)), key=lambda number: (states[number].allowed, states[number].remaining))
     case.rate, case.tightest = states[place], names[place]
     return case.rate
 

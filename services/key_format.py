@@ -10,7 +10,7 @@ import re
 import secrets
 import string
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.secret import Secret
 
@@ -20,8 +20,7 @@ CHECKSUM_LENGTH = 6
 KINDS = {"secret": "sk", "publishable": "pk"}
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedKey:
+class ParsedKey(NamedTuple):
     """What a key tells by its form alone."""
 
     kind: str

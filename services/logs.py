@@ -36,6 +36,9 @@ _SECRET_PATTERNS = (
 )
 
 
+# A moment as structlog tells it, and the end of the line.
+_LINE = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
 _requests = structlog.get_logger("request")
 _plain_requests = False
 
@@ -100,10 +103,9 @@ def write_request(fields: dict[str, Any], *, quiet: bool = False) -> None:
         return
     for name in _NOT_OURS:
         fields[name] = _cleaned(fields[name])
-    at = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-    line = {**fields, "event": "request", "logger": "request", "level": "info", "timestamp": at}
+    fields |= {"event": "request", "logger": "request", "level": "info", "timestamp": datetime.now(UTC)}
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(orjson.dumps(line).decode() + "\n")
+        sys.stderr.write(orjson.dumps(fields, option=_LINE).decode())
 
 
 @lru_cache(maxsize=1024)

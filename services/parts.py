@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from flask import current_app
 
@@ -86,7 +86,8 @@ _app_at_work = current_app._get_current_object  # type: ignore[attr-defined]
 
 def parts() -> Parts:
     """Return the parts of the app at work."""
-    return cast(Parts, _app_at_work().extensions[_NAME])
+    made: Parts = _app_at_work().extensions[_NAME]
+    return made
 
 
 def install(app_extensions: dict[str, object], made: Parts) -> None:

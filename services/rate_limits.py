@@ -156,10 +156,10 @@ class _Counts:
         self.failures = _failures_of(storage)
 
     def hit(self, name: str, limit: int, cost: int) -> RateState:
-        item = _item(limit)
         try:
             if self._quick is not None:
-                return _seen(limit, self._quick.take(item.key_for(name), limit, WINDOW_SECONDS, cost))
+                return _seen(limit, self._quick.take(_key(limit, name), limit, WINDOW_SECONDS, cost))
+            item = _item(limit)
             allowed = self._strategy.hit(item, name, cost=cost)
             stats = self._strategy.get_window_stats(item, name)
         except self.failures as error:
@@ -179,10 +179,10 @@ class _Counts:
             raise StoreUnavailable("the rate limit storage failed") from error
 
     def peek(self, name: str, limit: int) -> RateState:
-        item = _item(limit)
         try:
             if self._quick is not None:
-                return _seen(limit, self._quick.look(item.key_for(name), limit, WINDOW_SECONDS))
+                return _seen(limit, self._quick.look(_key(limit, name), limit, WINDOW_SECONDS))
+            item = _item(limit)
             stats = self._strategy.get_window_stats(item, name)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
@@ -269,6 +269,12 @@ def storage_from_uri(uri: str) -> Storage:
 @lru_cache(maxsize=256)
 def _item(limit: int) -> RateLimitItemPerMinute:
     return RateLimitItemPerMinute(limit)
+
+
+@lru_cache(maxsize=4096)
+def _key(limit: int, name: str) -> str:
+    """Return the name of a window as the library makes it."""
+    return _item(limit).key_for(name)
 
 
 def _checked(name: str) -> str:

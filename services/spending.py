@@ -39,6 +39,13 @@ def limits_of(key: KeyFacts, at: datetime) -> list[Limit]:
     """Return the limits that hold for a call of this key that begins then; a test key spends nothing and has none."""
     if key.environment == "test":
         return []
+    if (
+        key.daily_limit_nano_usd is None
+        and key.monthly_limit_nano_usd is None
+        and key.workspace_daily_limit_nano_usd is None
+        and key.workspace_monthly_limit_nano_usd is None
+    ):
+        return []
     found = (
         ("key", key.key_id, "day", key.daily_limit_nano_usd),
         ("key", key.key_id, "month", key.monthly_limit_nano_usd),

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 
 import structlog
 from cryptography.exceptions import InvalidTag
@@ -79,12 +80,10 @@ class Vault:
     def open(self, record: str, place: str) -> Secret:
         """Decrypt a record sealed for ``place``. Raises CannotDecrypt, with no part of the content."""
         try:
-            version, name, nonce, ciphertext = record.split(".")
-            if version != _VERSION:
-                raise ValueError
+            name, nonce, ciphertext = _read(record)
             if name not in self._ciphers:
                 self.refresh()
-            plain = self._ciphers[name].decrypt(_decode(nonce), _decode(ciphertext), place.encode())
+            plain = self._ciphers[name].decrypt(nonce, ciphertext, place.encode())
         except (ValueError, KeyError, InvalidTag):
             raise CannotDecrypt from None
         return Secret(plain.decode())
@@ -102,6 +101,15 @@ def sealed_with(record: str) -> str:
     """Return the public name of the master key that a record says it was sealed with; empty for what is no record."""
     parts = record.split(".")
     return parts[1] if len(parts) == 4 and parts[0] == _VERSION else ""
+
+
+@lru_cache(maxsize=1024)
+def _read(record: str) -> tuple[str, bytes, bytes]:
+    """Return key id, nonce and ciphertext of a record, which every call reads and none of which is secret."""
+    version, name, nonce, ciphertext = record.split(".")
+    if version != _VERSION:
+        raise ValueError("a record of another version")
+    return name, _decode(nonce), _decode(ciphertext)
 
 
 def _encode(data: bytes) -> str:

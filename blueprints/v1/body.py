@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from flask import current_app
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from blueprints.portal import PortalRequest, current_request
+from blueprints.portal import PortalRequest, current_portal, current_request
 from services.errors import InvalidRequest
 from services.json_input import read_object
 
@@ -23,7 +22,7 @@ def read_body() -> bytes:
 
 
 def _taken_from(asked: PortalRequest) -> bytes:
-    most = current_app.config["MAX_CONTENT_LENGTH"]
+    most = current_portal().config["MAX_CONTENT_LENGTH"]
     announced = asked.content_length
     if announced is None:
         body = asked.get_data()

@@ -234,7 +234,7 @@ class _Attempt:
         return _Failed(error, elsewhere=elsewhere, again_in=_wait(retry_after) if may_pass else None)
 
     def _note(self, state: str, words: str | None = None) -> None:
-        if self._sealed is None:
+        if self._sealed is None or self._sealed.state == state:
             return
         provider_keys.note_outcome(self._workspace_id, self._sealed, state, words)
         # Should it be asked once more for this call, that begins with what was noted now.

@@ -57,6 +57,8 @@ class Connection:
         # When the call's time is over, as ``time.monotonic`` tells it; None: the waits alone are bounded.
         self.until: float | None = None
         self._stream = stream
+        self._to_read = select.poll()
+        self._to_read.register(stream, select.POLLIN)
         self._bound_seconds = -1.0
 
     def send(self, head: bytes, body: bytes) -> None:
@@ -76,9 +78,7 @@ class Connection:
         """Tell whether it can carry another request: not too old, and nothing to read, which would be its end."""
         if time.monotonic() - self.idle_since > _LONGEST_IDLE_SECONDS:
             return False
-        waiting = select.poll()
-        waiting.register(self._stream, select.POLLIN)
-        return not waiting.poll(0)
+        return not self._to_read.poll(0)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

@@ -77,13 +77,13 @@ def _relay(call: Call, endpoint: Endpoint, request: dict[str, Any], body: bytes,
     limited = bool(spending.limits_of(call.key, call.started_at))
     if call.key.allowed_models or limited:
         _refuse_other_models(request)
-    spending.hold(
-        call,
-        [(route.provider.name, route.model) for route in possible],
-        input_tokens=estimate.most_input_tokens(endpoint, request, body),
-        output_tokens=estimate.most_output_tokens(endpoint, request),
-    )
     if limited:
+        spending.hold(
+            call,
+            [(route.provider.name, route.model) for route in possible],
+            input_tokens=estimate.most_input_tokens(endpoint, request, body),
+            output_tokens=estimate.most_output_tokens(endpoint, request),
+        )
         request = _with_usage(call, endpoint, request)
     if call.key.allowed_models or limited:
         # Of a name given twice we judged the last; a provider may take the first.

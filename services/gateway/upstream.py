@@ -62,6 +62,9 @@ class Answer:
 
         Raises Unreachable when it breaks off, and TooLarge when it is larger than any answer may be.
         """
+        if most is None and self._coding == "identity" and (whole := self._response.at_hand()) is not None:
+            self.close()
+            return whole
         pieces, size = [], 0
         try:
             for piece in self.chunks():
@@ -196,22 +199,33 @@ _place = lru_cache(maxsize=256)(Origin.of)
 def _head(
     method: str, origin: Origin, path: str, key: Secret | None, body: bytes | None, headers: Mapping[str, str]
 ) -> bytes:
-    lines = [
-        f"{method} {path} HTTP/1.1",
-        f"Host: {origin.name}",
-        f"User-Agent: {_USER_AGENT}",
-        # Bytes are passed on as they come, so they must not come compressed.
-        "Accept-Encoding: identity",
-    ]
+    lines = [_first_lines(method, origin, path)]
     if key is not None:
         lines.append(f"Authorization: Bearer {key.reveal()}")
     if body is not None:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if not all(line.isascii() and line.isprintable() for line in lines):
-        # A line break would begin another header.
-        raise ValueError("a header holds what no header may hold")
+    _check("".join(lines[1:]))
     return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+@lru_cache(maxsize=256)
+def _first_lines(method: str, origin: Origin, path: str) -> str:
+    lines = (
+        f"{method} {path} HTTP/1.1",
+        f"Host: {origin.name}",
+        f"User-Agent: {_USER_AGENT}",
+        # Bytes are passed on as they come, so they must not come compressed.
+        "Accept-Encoding: identity",
+    )
+    _check("".join(lines))
+    return "\r\n".join(lines)
+
+
+def _check(text: str) -> None:
+    """Raise ValueError for what no header may hold: a line break would begin another one."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("a header holds what no header may hold")
 
 
 def _unreachable(error: Exception, *, taken: bool = True) -> Unreachable:

@@ -54,6 +54,14 @@ class Response:
         """Whether the connection can carry another answer: this one was read whole, and nothing came after it."""
         return self.complete and not self.will_close and not self._buffer
 
+    def at_hand(self) -> bytes | None:
+        """Return the body if all of it has come with the head, as that of most answers has."""
+        if self._left is None or len(self._buffer) != self._left:
+            return None
+        body, self._buffer = self._buffer, b""
+        self._left, self.complete = 0, True
+        return body
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes; ``complete`` tells in the end that all of it came."""
         while not self.complete:
@@ -150,8 +158,10 @@ class Response:
 
 def _end_of_head(buffer: bytes) -> int:
     """Return where the body begins, -1 while the head is not whole. Some servers end lines with a bare line feed."""
-    ends = [found + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (found := buffer.find(mark)) >= 0]
-    return min(ends, default=-1)
+    usual, bare = buffer.find(b"\r\n\r\n"), buffer.find(b"\n\n")
+    if bare >= 0 and (usual < 0 or bare < usual):
+        return bare + 2
+    return usual + 4 if usual >= 0 else -1
 
 
 def _status_of(line: str) -> tuple[int, int]:
