@@ -30,9 +30,9 @@ WISH = {"use": "A bot that answers.", "volume": "some", "reply_to": "erin@solo.e
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: tests/services asks the same of both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: tests/services asks the same of both."""
+    return one_database_url
 
 
 def make_operator(email: str = "ops@portal.example") -> Person:

@@ -23,6 +23,7 @@ from services.keys import Minted
 from services.money import as_usd, read_usd
 from services.usage import DAY, PLAYGROUND, Figures
 from tests.calls import Owner, added_up, call, keep, random_calls
+from tests.neighbours.storage import GROWN
 from tests.pages.visitor import Visitor
 from tests.people import Person, bearer
 
@@ -31,8 +32,10 @@ Mint = Callable[..., Minted]
 
 @pytest.fixture
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """SQLite, unless a test asks for PostgreSQL: the services are tested on both."""
-    if getattr(request, "param", "sqlite") == "sqlite":
+    """One kind, unless a test asks for both: the services are tested on both."""
+    if not hasattr(request, "param"):
+        return str(request.getfixturevalue("one_database_url"))
+    if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'test.db'}"
     return str(request.getfixturevalue("postgres_url"))
 
@@ -82,7 +85,7 @@ def from_csv(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("database_url", ["postgresql"] if GROWN else ["sqlite", "postgresql"], indirect=True)
 def test_page_file_and_api_tell_the_figures_of_the_rows(
     owner: Visitor, alice: Person, charlie: Person, mint: Mint
 ) -> None:

@@ -26,9 +26,9 @@ BACK = "rate limits are counted in their storage again"
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """Nothing here is another on another database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 @pytest.fixture(params=["sqlite", "valkey"])
