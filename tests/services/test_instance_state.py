@@ -14,6 +14,7 @@ from services import instance_state, metrics, outbox, vault_rotation
 from services.parts import parts
 from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
 from services.tasks import TASKS
+from tests.neighbours.storage import GROWN
 from tests.people import Person
 
 
@@ -47,7 +48,7 @@ def test_only_processes_that_say_so_are_alive(app: Flask) -> None:
 
 
 def test_where_limits_are_counted_is_said_without_an_address(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert instance_state.limits_storage() == "SQLite"
+    assert instance_state.limits_storage() == ("Redis" if GROWN else "SQLite")
     assert RateLimits(storage_from_uri("redis://:hunter2@127.0.0.1:1/0")).storage_title == "Redis"
     limits = RateLimits(storage_from_uri("redis://127.0.0.1:1/0"), fallback=True)
     limits.peek("x", 1)
