@@ -6,17 +6,16 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import Executable, create_engine, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 
-from config import load
 from models import MailMessage
 from models.base import now
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.neighbours.smtp_sink import SmtpSink
+from tests.portal.database import run
 
 PATIENCE_SECONDS = 20
 
@@ -26,15 +25,6 @@ def portal(smtp_sink: SmtpSink) -> Iterator[Portal]:
     settings = {"ARKA_DEMO": "0", "ARKA_SMTP_URL": smtp_sink.url, "ARKA_MAIL_FROM": "no-reply@portal.example"}
     with running_portal(settings, workers=2) as portal:
         yield portal
-
-
-def run(portal: Portal, statement: Executable) -> list[tuple[Any, ...]]:
-    engine = create_engine(load(portal.environment).database_url)
-    with engine.begin() as connection:
-        result = connection.execute(statement)
-        found = [tuple(row) for row in result] if result.returns_rows else []
-    engine.dispose()
-    return found
 
 
 def queue(portal: Portal, name: str) -> None:

@@ -10,15 +10,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, create_engine, func, select, update
+from sqlalchemy import func, select, update
 from standardwebhooks.webhooks import Webhook
 
-from config import load
 from models import Job, WebhookDelivery
 from models.base import now
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.neighbours.webhook_receiver import WebhookReceiver
+from tests.portal.database import run
 
 PATIENCE_SECONDS = 30
 
@@ -41,15 +41,6 @@ def post(portal: Portal, new_key: Callable[..., str]) -> Callable[..., dict[str,
             return dict(json.load(answer))
 
     return post
-
-
-def run(portal: Portal, statement: Executable) -> list[tuple[Any, ...]]:
-    engine = create_engine(load(portal.environment).database_url)
-    with engine.begin() as connection:
-        result = connection.execute(statement)
-        found = [tuple(row) for row in result] if result.returns_rows else []
-    engine.dispose()
-    return found
 
 
 def waiting(portal: Portal) -> int:
