@@ -286,7 +286,7 @@ def test_from_sign_up_to_a_deleted_key(opened: Callable[..., Page], script: bool
     window.get_by_label("Test", exact=True).check()
     window.get_by_role("button", name="Create key").click()
     secret = window.get_by_label("Secret key", exact=True)
-    assert FULL_KEY.match(secret.input_value())
+    expect(secret).to_have_value(FULL_KEY)
     expect(window.get_by_role("button", name="Copy key")).to_be_visible(visible=script)
 
     window.reload()
