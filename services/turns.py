@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from models.quick import DatabaseUnavailable
 from services.errors import DatabaseAway
 
 
@@ -20,24 +21,28 @@ class Turns:
         with turns:
             ...
 
-    A block must not be entered within another. Whoever has waited ``wait_seconds`` gets DatabaseAway.
+    A block must not be entered within another. Whoever has waited ``wait_seconds``, in which no block ended as it
+    should, gets DatabaseAway: of many calls at once some wait for longer, and the database is well.
     """
 
     def __init__(self, seats: int, wait_seconds: float) -> None:
         self._free = seats
         self._wait_seconds = wait_seconds
         self._mutex = threading.Lock()
+        self._ended_well = 0
         # Each is locked until it is its thread's turn.
         self._line: deque[threading.Lock] = deque()
 
     def __enter__(self) -> None:
         called = self._line_up()
-        if called is not None and not called.acquire(timeout=self._wait_seconds):
-            self._leave(called)
+        if called is not None:
+            self._wait(called)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object = None, error: BaseException | None = None, _traceback: object = None) -> None:
         with self._mutex:
             if self._line:
+                if not isinstance(error, DatabaseUnavailable):
+                    self._ended_well += 1
                 self._line.popleft().release()
             else:
                 self._free += 1
@@ -63,6 +68,14 @@ class Turns:
             called.acquire()
             self._line.append(called)
             return called
+
+    def _wait(self, called: threading.Lock) -> None:
+        ended_well = -1
+        while ended_well != self._ended_well:
+            ended_well = self._ended_well
+            if called.acquire(timeout=self._wait_seconds):
+                return
+        self._leave(called)
 
     def _leave(self, called: threading.Lock) -> None:
         with self._mutex:

@@ -27,6 +27,7 @@ from services.parts import parts
 from services.permissions import Role
 from services.secret import Secret
 from tests import tables
+from tests.neighbours.storage import KINDS
 
 PASSWORD = "correct horse battery staple"
 
@@ -80,7 +81,9 @@ def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> BytecodeCach
 
 @pytest.fixture
 def app(environment: dict[str, str], sqlite_tables: Path, compiled_templates: BytecodeCache) -> Iterator[Flask]:
-    tables.copy_file(environment["ARKA_DATABASE_URL"], sqlite_tables)
+    url = environment["ARKA_DATABASE_URL"]
+    assert url.partition(":")[0] in KINDS, "this run is on another database: take one_database_url for the address"
+    tables.copy_file(url, sqlite_tables)
     with pytest.MonkeyPatch.context() as patch:
         # Nothing here calls a machine whose certificate the system's authorities have signed; to read them takes 35 ms.
         patch.setenv("SSL_CERT_FILE", os.devnull)

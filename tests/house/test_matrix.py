@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import delete, insert, select, update
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse
 
@@ -37,9 +35,9 @@ OTHERS = {"name": "openai", "token": "none", "version": "0", "model_id": "gpt-4o
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """What is asked here is the same for every database; a file can be put back as it was."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """What is asked here is the same for every database."""
+    return one_database_url
 
 
 @pytest.fixture
@@ -53,19 +51,20 @@ def environment(environment: dict[str, str], provider: FakeProvider) -> dict[str
 class State:
     """The database as it is now, to be put back after each act."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._kept = path, sqlite3.connect(":memory:")
-        self._copy(sqlite3.connect(path), self._kept)
+    def __init__(self) -> None:
+        db.session.rollback()
+        self._tables = db.metadata.sorted_tables
+        with db.engine.begin() as connection:
+            self._kept = [[row._asdict() for row in connection.execute(select(table))] for table in self._tables]
 
     def put_back(self) -> None:
         db.session.remove()
-        self._copy(self._kept, sqlite3.connect(self._path))
-
-    def _copy(self, source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-        source.backup(target)
-        for connection in (source, target):
-            if connection is not self._kept:
-                connection.close()
+        with db.engine.begin() as connection:
+            for table in reversed(self._tables):
+                connection.execute(delete(table))
+            for table, rows in zip(self._tables, self._kept, strict=True):
+                if rows:
+                    connection.execute(insert(table), rows)
 
 
 def test_every_route_has_a_row_that_its_guard_keeps(app: Flask) -> None:
@@ -73,7 +72,7 @@ def test_every_route_has_a_row_that_its_guard_keeps(app: Flask) -> None:
     assert "GAP" not in matrix.printed(app)
 
 
-def test_each_person_gets_what_the_table_says(app: Flask, alice: Person, tmp_path: Path) -> None:
+def test_each_person_gets_what_the_table_says(app: Flask, alice: Person) -> None:
     people = callers(app, alice)
     dora = db.session.query(User).filter_by(email="developer@northwind.example").one()
     as_dora = replace(alice, email=dora.email, user_id=dora.id)
@@ -85,7 +84,7 @@ def test_each_person_gets_what_the_table_says(app: Flask, alice: Person, tmp_pat
     before = {name: rows for name, rows in dump().items() if name != "login_session"}
     assert list(wrongly_let_in(app, people, things)) == []
     assert {name: rows for name, rows in dump().items() if name != "login_session"} == before
-    assert list(wrongly_refused(app, people, things, hers, State(tmp_path / "test.db"))) == []
+    assert list(wrongly_refused(app, people, things, hers, State())) == []
 
 
 def wrongly_let_in(app: Flask, people: People, things: Things) -> Iterator[tuple[str, ...]]:
@@ -118,10 +117,10 @@ def wrongly_refused(
             yield entry.method, entry.rule, person, "not another's", others
 
 
-def test_each_key_gets_what_its_scopes_say(app: Flask, alice: Person, tmp_path: Path) -> None:
+def test_each_key_gets_what_its_scopes_say(app: Flask, alice: Person) -> None:
     things = make_things(app, alice)
     owner = Visitor(app).sign_in(alice)
-    state = State(tmp_path / "test.db")
+    state = State()
     wrong = []
     for method, rule, scope in matrix.endpoints(app):
         needed = Scope(scope) if ":" in scope else Scope.USAGE_READ

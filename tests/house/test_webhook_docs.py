@@ -38,9 +38,9 @@ BY_ITSELF = {
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """What is documented is the same for every database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 def documented() -> dict[str, dict[str, Any]]:

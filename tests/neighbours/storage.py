@@ -23,7 +23,8 @@ from tests.neighbours.valkey import Valkey
 VARIABLE = "ARKA_TEST_DATABASE"
 _WANTED = os.environ.get(VARIABLE, "")
 GROWN = _WANTED.startswith("postgresql")
-_ON_BOTH = {"database_url", "storage"}
+KINDS = ["postgresql"] if GROWN else ["sqlite", "postgresql"]
+_ON_BOTH = {"database_url", "one_database_url", "storage"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,20 +51,22 @@ def _has_run(item: pytest.Item) -> bool:
     return item.path.parent.name != "portal" and not names & {"app", "one_database_url"}
 
 
-@pytest.fixture(params=["postgresql"] if GROWN else ["sqlite", "postgresql"])
+@pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database: the test runs once with each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'test.db'}"
-    return str(request.getfixturevalue("postgres_url"))
+    return _url(str(request.param), request, tmp_path)
 
 
 @pytest.fixture
 def one_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database, for tests in which the kind hardly matters."""
-    if GROWN:
-        return str(request.getfixturevalue("postgres_url"))
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    """The address of an empty database, for tests in which the kind hardly matters; parametrized by ``KINDS``, both."""
+    return _url(str(getattr(request, "param", KINDS[0])), request, tmp_path)
+
+
+def _url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if kind == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

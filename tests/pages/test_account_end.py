@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import time_machine
@@ -19,9 +18,9 @@ from tests.people import PASSWORD, Person
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: the service is tested with both databases."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: the service is tested with both databases."""
+    return one_database_url
 
 
 def test_an_account_is_deleted_after_a_proof_and_its_address(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from flask import Flask
 
@@ -25,9 +23,9 @@ SAFARI = (
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """What a page does is the same for every database; the services behind it are tested on both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 def browser(app: Flask, person: Person, client: str) -> Visitor:

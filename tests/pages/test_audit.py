@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -23,9 +22,9 @@ OTHER = Actor(kind="api_key", id="key_other", name="deploy", address="203.0.113.
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: the services are tested on both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: the services are tested on both."""
+    return one_database_url
 
 
 def note(

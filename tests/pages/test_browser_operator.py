@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -25,9 +24,9 @@ opened = test_browser.opened
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what a browser adds does not depend on the database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: what a browser adds does not depend on the database."""
+    return one_database_url
 
 
 @pytest.mark.parametrize("script", [True, False], ids=["script", "no script"])

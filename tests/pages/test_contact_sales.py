@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from flask import Flask
 
@@ -20,9 +18,9 @@ WISH = {"use": "A bot that answers.", "volume": "some", "reply_to": "erin@solo.e
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: tests/services asks the same of both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: tests/services asks the same of both."""
+    return one_database_url
 
 
 @pytest.fixture

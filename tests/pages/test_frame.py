@@ -29,9 +29,9 @@ TEMPLATES = sorted((ROOT / "templates").rglob("*.html"))
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what a page looks like does not depend on the database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: what a page looks like does not depend on the database."""
+    return one_database_url
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from services.actor import SYSTEM
 from services.keys import Minted
 from services.permissions import Role
 from services.secret import Secret
+from tests.neighbours.storage import GROWN
 from tests.pages.html import Html
 from tests.pages.visitor import Visitor
 from tests.people import PASSWORD, Person, join, make_person
@@ -30,9 +31,9 @@ WISH = {"use": "A bot that answers.", "volume": "some", "reply_to": "erin@solo.e
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: tests/services asks the same of both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: tests/services asks the same of both."""
+    return one_database_url
 
 
 def make_operator(email: str = "ops@portal.example") -> Person:
@@ -287,7 +288,7 @@ def test_the_system_page_says_what_doctor_says_and_more(app: Flask, operator: Vi
         "Schema",
         "the newest",
         "All is well",
-        "Counted in SQLite",
+        "Counted in Redis" if GROWN else "Counted in SQLite",
         "Open to everybody",
         "Seals and opens",
         "Written to files, for no mail server is set: 0 waiting, none failed",

@@ -25,9 +25,9 @@ from tests.people import PASSWORD, Person
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: what a browser adds does not depend on the database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: what a browser adds does not depend on the database."""
+    return one_database_url
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import html
 import json
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +27,9 @@ from tests.people import Person
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: the services are tested on both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: the services are tested on both."""
+    return one_database_url
 
 
 @pytest.fixture

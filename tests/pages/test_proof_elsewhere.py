@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,9 +25,9 @@ LATER = timedelta(minutes=15, seconds=1)
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """What is asked of the provider is the same for every database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -21,8 +20,8 @@ EVERY_NOTICE = ["key_dates", "key_addresses", "rate_limit", "spending", "provide
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    return one_database_url
 
 
 def link_to(email: str) -> str:

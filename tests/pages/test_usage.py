@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from services.keys import Minted
 from services.money import as_usd, read_usd
 from services.usage import DAY, PLAYGROUND, Figures
 from tests.calls import Owner, added_up, call, keep, random_calls
+from tests.neighbours.storage import KINDS
 from tests.pages.visitor import Visitor
 from tests.people import Person, bearer
 
@@ -30,11 +30,9 @@ Mint = Callable[..., Minted]
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """SQLite, unless a test asks for PostgreSQL: the services are tested on both."""
-    if getattr(request, "param", "sqlite") == "sqlite":
-        return f"sqlite:///{tmp_path / 'test.db'}"
-    return str(request.getfixturevalue("postgres_url"))
+def database_url(one_database_url: str) -> str:
+    """One kind, unless a test asks for both: the services are tested on both."""
+    return one_database_url
 
 
 def of_key(minted: Minted) -> Owner:
@@ -82,7 +80,7 @@ def from_csv(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("one_database_url", KINDS, indirect=True)
 def test_page_file_and_api_tell_the_figures_of_the_rows(
     owner: Visitor, alice: Person, charlie: Person, mint: Mint
 ) -> None:

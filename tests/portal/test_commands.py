@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import pytest
 
 from tests.neighbours.fake_provider import FakeProvider
 from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.storage import GROWN
 from tests.portal.calls import CHAT, HELLO, PASSWORD, call
+from tests.portal.database import run
 
 Make = Callable[..., str]
 
@@ -87,15 +88,11 @@ def test_the_audit_log_verifies(portal: Portal, new_key: Make) -> None:
     assert portal.command("audit", "seal").returncode == 0
 
 
-@pytest.mark.embedded
 def test_a_log_that_was_changed_in_the_table_is_named_with_its_first_broken_entry() -> None:
     with running_portal({"ARKA_DEMO": "0"}) as portal:
         portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
-        database = sqlite3.connect(portal.instance_path / "portal.db")
-        last = database.execute("SELECT max(number) FROM audit_event").fetchone()[0]
-        with database:
-            database.execute("DELETE FROM audit_event WHERE number = ?", (last,))
-        database.close()
+        last = run(portal, "SELECT max(number) FROM audit_event")[0][0]
+        run(portal, f"DELETE FROM audit_event WHERE number = {last}")
         for act in ("verify", "seal"):
             result = portal.command("audit", act)
             assert result.returncode == 1
@@ -105,10 +102,12 @@ def test_a_log_that_was_changed_in_the_table_is_named_with_its_first_broken_entr
         assert portal.command("audit", "verify").returncode == 0
 
 
-@pytest.mark.embedded
 def test_a_database_without_tables_is_said_in_words() -> None:
     with running_portal({"ARKA_DEMO": "0"}) as portal:
         portal.stop()
+        if GROWN:
+            run(portal, "DROP SCHEMA public CASCADE")
+            run(portal, "CREATE SCHEMA public")
         for file in portal.instance_path.glob("portal.db*"):
             file.unlink()
         result = portal.command("workspace", "list")

@@ -18,8 +18,8 @@ NOT_HERE = {"serve"}
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    return one_database_url
 
 
 def commands_of(group: click.Group, *before: str) -> Iterator[str]:
@@ -31,7 +31,6 @@ def commands_of(group: click.Group, *before: str) -> Iterator[str]:
             yield "db upgrade" if name == "db" else " ".join([*before, name])
 
 
-@pytest.mark.embedded
 # A Python for each of them.
 @pytest.mark.timeout(600)
 def test_every_command_loads_what_it_needs(app: Flask, tmp_path: Path, provider: FakeProvider) -> None:
@@ -78,3 +77,4 @@ def test_every_command_loads_what_it_needs(app: Flask, tmp_path: Path, provider:
     run("user close", "alice@northwind.example", "--reason", "She asked for it.")
     run("user reopen", "alice@northwind.example", "--reason", "She asked for it.")
     assert set(commands_of(app.cli)) - NOT_HERE == has_run
+    portal.drop()

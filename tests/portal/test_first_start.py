@@ -7,15 +7,14 @@ import os
 import re
 import shlex
 import signal
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
+from tests.neighbours.storage import GROWN
+from tests.portal.database import tables
 
 
 def shown(portal: Portal) -> str:
@@ -29,14 +28,11 @@ def curl_of(text: str) -> list[str]:
     return shlex.split(found[0].replace("\\\n", " "))
 
 
-def state(folder: Path) -> dict[str, object]:
+def state(portal: Portal) -> dict[str, object]:
     """Everything an instance keeps that a restart must not change."""
-    connection = sqlite3.connect(folder / "portal.db")
     # Who serves, and who last did which background work, changes all the time.
-    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT IN ('job', 'server_process')"
-    tables = [name for (name,) in connection.execute(query)]
-    rows = {table: connection.execute(f'SELECT * FROM "{table}"').fetchall() for table in tables}
-    return rows | {name: (folder / name).read_text() for name in ("secret_key", "master_key")}
+    rows = {name: rows for name, rows in tables(portal).items() if name not in ("job", "server_process")}
+    return rows | {name: (portal.instance_path / name).read_text() for name in ("secret_key", "master_key")}
 
 
 def test_the_call_that_is_shown_works_as_pasted_and_streams(tmp_path: Path) -> None:
@@ -53,7 +49,7 @@ def test_the_call_that_is_shown_works_as_pasted_and_streams(tmp_path: Path) -> N
 def test_started_again_it_is_up_quickly_and_changes_nothing() -> None:
     with running_portal() as portal:
         first = shown(portal)
-        before = state(portal.instance_path)
+        before = state(portal)
         portal.stop()
         began = time.monotonic()
         portal.start()
@@ -62,7 +58,7 @@ def test_started_again_it_is_up_quickly_and_changes_nothing() -> None:
         assert wait_until(lambda: portal.stdout().count("Ctrl-C") == 2, 10)
         second = portal.stdout()[len(first) :]
         portal.stop()
-        assert state(portal.instance_path) == before
+        assert state(portal) == before
     link = re.compile(r"/setup/\S+")
     assert link.findall(first) == link.findall(second)
     assert "curl" not in second
@@ -128,7 +124,6 @@ def workers_of(portal: Portal) -> list[int]:
     return [pid for pid, parent, _ in processes() if parent == portal.pid]
 
 
-@pytest.mark.embedded
 def test_what_an_instance_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
     shared = tmp_path / "instance"
     shared.mkdir(mode=0o755)
@@ -137,5 +132,5 @@ def test_what_an_instance_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
         subprocess.run([*curl_of(portal.stdout()), "-s"], check=True, timeout=20, stdout=subprocess.DEVNULL)
         kept = {str(path.relative_to(shared)): path.stat().st_mode & 0o777 for path in shared.rglob("*")}
         folders = {str(path.relative_to(shared)) for path in shared.rglob("*") if path.is_dir()}
-    assert {"secret_key", "master_key", "portal.db", "limits.db"} <= set(kept)
+    assert {"secret_key", "master_key"} | (set() if GROWN else {"portal.db", "limits.db"}) <= set(kept)
     assert kept == {name: 0o700 if name in folders else 0o600 for name in kept}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import func, insert, select, update
 
+from models import MailMessage
+from models.base import now
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.neighbours.smtp_sink import SmtpSink
-
-# They look into the files of SQLite from outside.
-pytestmark = pytest.mark.embedded
+from tests.portal.database import run
 
 PATIENCE_SECONDS = 20
 
@@ -28,26 +27,11 @@ def portal(smtp_sink: SmtpSink) -> Iterator[Portal]:
         yield portal
 
 
-def run(portal: Portal, statement: str, *values: object) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(portal.instance_path / "portal.db", timeout=10)) as connection, connection:
-        return connection.execute(statement, values).fetchall()
-
-
 def queue(portal: Portal, name: str) -> None:
     """Add a message to the outbox, as an act of the portal does."""
-    at = moment(datetime.now(UTC))
-    run(
-        portal,
-        "INSERT INTO mail_message (id, recipient, subject, text, html, created_at, attempts, next_attempt_at)"
-        " VALUES (?, 'mira@northwind.example', 'Hello', 'text', '<p>text', ?, 0, ?)",
-        name,
-        at,
-        at,
-    )
-
-
-def moment(at: datetime) -> str:
-    return at.strftime("%Y-%m-%d %H:%M:%S.%f")
+    at = now()
+    message = {"id": name, "recipient": "mira@northwind.example", "subject": "Hello", "text": "text", "html": "<p>text"}
+    run(portal, insert(MailMessage).values(**message, created_at=at, attempts=0, next_attempt_at=at))
 
 
 def received(sink: SmtpSink) -> list[str]:
@@ -55,7 +39,7 @@ def received(sink: SmtpSink) -> list[str]:
 
 
 def unsent(portal: Portal) -> int:
-    return int(run(portal, "SELECT count(*) FROM mail_message WHERE sent_at IS NULL")[0][0])  # type: ignore[call-overload]
+    return int(run(portal, select(func.count()).where(MailMessage.sent_at.is_(None)))[0][0])
 
 
 def test_several_processes_send_each_message_once(portal: Portal, smtp_sink: SmtpSink) -> None:
@@ -99,7 +83,7 @@ def test_a_message_outlives_the_death_of_every_process(portal: Portal, smtp_sink
     assert wait_until(lambda: unsent(portal) == 1, PATIENCE_SECONDS)
     assert received(smtp_sink) == ["mail_waiting"]
     # The claim of the dead process lapses after five minutes.
-    past = moment(datetime.now(UTC) - timedelta(seconds=1))
-    run(portal, "UPDATE mail_message SET next_attempt_at = ? WHERE id = 'mail_claimed'", past)
+    past = now() - timedelta(seconds=1)
+    run(portal, update(MailMessage).where(MailMessage.id == "mail_claimed").values(next_attempt_at=past))
     assert wait_until(lambda: unsent(portal) == 0, PATIENCE_SECONDS)
     assert received(smtp_sink).count("mail_claimed") == 1

@@ -9,12 +9,13 @@ import pytest
 
 from bench.soak import most_in_a_window
 from config import ROOT
+from tests.neighbours.storage import KINDS
 
 
 @pytest.mark.alone
-@pytest.mark.embedded
 def test_a_few_seconds_of_the_soak_break_no_promise() -> None:
     command = [sys.executable, "-m", "bench.soak", "--minutes", "0.05", "--saturate", "1", "--kill-every", "1.5"]
+    command += ["--storage", KINDS[0]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     kept = [line for line in done.stdout.splitlines() if line.startswith("kept")]

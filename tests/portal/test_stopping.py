@@ -18,31 +18,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
-from config import load
 from tests.neighbours.fake_provider import OPENAI_KEY, FakeProvider
 from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.postgres import Postgres
 from tests.neighbours.processes import wait_until
 from tests.portal.calls import CHAT, HELLO, PASSWORD, call
-
-# Each test begins with a copy of a prepared instance folder.
-pytestmark = pytest.mark.embedded
+from tests.portal.database import run
 
 WORDS = "one two three four five six"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An instance with a workspace, a connected provider and two keys, to be copied."""
+    """An instance with a workspace, a connected provider and two keys, to be copied with what it keeps elsewhere."""
 
     instance: Path
+    storage: dict[str, str]
     live_key: str
     test_key: str
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, _provider_server: FakeProvider) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory, _provider_server: FakeProvider) -> Iterator[Prepared]:
     _provider_server.start()
     _provider_server.reset()
     folder = tmp_path_factory.mktemp("prepared")
@@ -56,17 +54,27 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, _provider_server: FakePro
     live = command("key", "create", "--workspace", "alice", "--name", "x")
     test = command("key", "create", "--workspace", "alice", "--name", "t", "--test")
     assert live.returncode == test.returncode == 0, live.stderr
-    return Prepared(portal.instance_path, live.stdout.strip(), test.stdout.strip())
+    names = {"ARKA_DATABASE_URL", "ARKA_RATELIMIT_STORAGE_URI"} & set(portal.environment)
+    storage = {name: portal.environment[name] for name in names}
+    yield Prepared(portal.instance_path, storage, live.stdout.strip(), test.stdout.strip())
+    portal.drop()
 
 
 @pytest.fixture
-def serving(prepared: Prepared, provider: FakeProvider, tmp_path: Path) -> Iterator[Callable[..., Portal]]:
+def serving(
+    prepared: Prepared, provider: FakeProvider, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Portal]]:
     """Start a portal on a copy of the prepared instance: ``serving(ARKA_STOP_SECONDS="2")``."""
     with contextlib.ExitStack() as stack:
 
         def start(**settings: str) -> Portal:
             shutil.copytree(prepared.instance, tmp_path / "instance")
             given = {"ARKA_INSTANCE_PATH": str(tmp_path / "instance"), "ARKA_OPENAI_BASE_URL": provider.openai_base_url}
+            if prepared.storage:
+                postgres: Postgres = request.getfixturevalue("postgres")
+                name = postgres.create_database(prepared.storage["ARKA_DATABASE_URL"].rpartition("/")[2])
+                stack.callback(postgres.drop_database, name)
+                given |= prepared.storage | {"ARKA_DATABASE_URL": postgres.url_of(name)}
             return stack.enter_context(running_portal(given | settings))
 
         yield start
@@ -124,12 +132,7 @@ def is_refused(port: int) -> bool:
 
 
 def rows(portal: Portal) -> list[tuple[Any, ...]]:
-    engine = create_engine(load(portal.environment).database_url)
-    with engine.connect() as connection:
-        query = "SELECT status, code, ended_at IS NOT NULL FROM usage_record ORDER BY id"
-        found = [tuple(row) for row in connection.execute(text(query))]
-    engine.dispose()
-    return found
+    return run(portal, "SELECT status, code, ended_at IS NOT NULL FROM usage_record ORDER BY id")
 
 
 def stop(portal: Portal, number: signal.Signals = signal.SIGTERM) -> Background:
@@ -211,6 +214,8 @@ def test_a_slow_simulated_stream_is_cut_off_as_well(serving: Callable[..., Porta
     assert [row[2] for row in rows(portal)] == [1]
 
 
+# There is a file on SQLite only.
+@pytest.mark.embedded
 def test_what_was_written_is_in_the_database_file_itself_once_the_portal_has_stopped(
     serving: Callable[..., Portal], prepared: Prepared
 ) -> None:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select, update
 from standardwebhooks.webhooks import Webhook
 
+from models import Job, WebhookDelivery
+from models.base import now
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
 from tests.neighbours.webhook_receiver import WebhookReceiver
-
-# They look into the files of SQLite from outside.
-pytestmark = pytest.mark.embedded
+from tests.portal.database import run
 
 PATIENCE_SECONDS = 30
 
@@ -44,13 +43,8 @@ def post(portal: Portal, new_key: Callable[..., str]) -> Callable[..., dict[str,
     return post
 
 
-def run(portal: Portal, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(portal.instance_path / "portal.db", timeout=10)) as connection, connection:
-        return connection.execute(statement, values).fetchall()
-
-
 def waiting(portal: Portal) -> int:
-    return int(run(portal, "SELECT count(*) FROM webhook_delivery WHERE delivered_at IS NULL")[0][0])
+    return int(run(portal, select(func.count()).where(WebhookDelivery.delivered_at.is_(None)))[0][0])
 
 
 def make_keys(post: Callable[..., dict[str, Any]], *names: str) -> None:
@@ -83,11 +77,11 @@ def test_what_was_being_sent_when_every_process_was_killed_is_sent_again_and_not
     portal.kill()
     receiver.go_on.set()
     # The claims and leases of the dead lapse after two minutes.
-    past = f"{datetime.now(UTC) - timedelta(seconds=1):%Y-%m-%d %H:%M:%S.%f}"
-    run(portal, "UPDATE webhook_delivery SET next_attempt_at = ? WHERE delivered_at IS NULL", past)
-    run(portal, "UPDATE job SET held_until = NULL")
+    waits = update(WebhookDelivery).where(WebhookDelivery.delivered_at.is_(None))
+    run(portal, waits.values(next_attempt_at=now() - timedelta(seconds=1)))
+    run(portal, update(Job).values(held_until=None))
     portal.start()
-    assert wait_until(lambda: bool(run(portal, "SELECT 1")) and waiting(portal) == 0, PATIENCE_SECONDS)
+    assert wait_until(lambda: waiting(portal) == 0, PATIENCE_SECONDS)
     assert wait_until(lambda: len(set(zip(receiver.ids(), paths(receiver), strict=True))) == 4, PATIENCE_SECONDS)
     hanging = [taken.headers["webhook-id"] for taken in receiver.taken if taken.path == "/hang"]
     assert len(hanging) == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -15,13 +14,14 @@ from services import instance_state, metrics, outbox, vault_rotation
 from services.parts import parts
 from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
 from services.tasks import TASKS
+from tests.neighbours.storage import GROWN
 from tests.people import Person
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: plain queries."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: plain queries."""
+    return one_database_url
 
 
 def test_a_task_tells_its_last_run_and_how_often_it_failed(app: Flask) -> None:
@@ -48,7 +48,7 @@ def test_only_processes_that_say_so_are_alive(app: Flask) -> None:
 
 
 def test_where_limits_are_counted_is_said_without_an_address(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert instance_state.limits_storage() == "SQLite"
+    assert instance_state.limits_storage() == ("Redis" if GROWN else "SQLite")
     assert RateLimits(storage_from_uri("redis://:hunter2@127.0.0.1:1/0")).storage_title == "Redis"
     limits = RateLimits(storage_from_uri("redis://127.0.0.1:1/0"), fallback=True)
     limits.peek("x", 1)

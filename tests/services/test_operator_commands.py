@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from click.testing import Result
 from flask import Flask
@@ -18,9 +16,9 @@ from tests.people import PASSWORD, Person, enter, make_person
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """SQLite alone: the services are tested with both."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+def database_url(one_database_url: str) -> str:
+    """One kind: the services are tested with both."""
+    return one_database_url
 
 
 @pytest.fixture

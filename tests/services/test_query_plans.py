@@ -18,7 +18,7 @@ from tests.calls import Owner, call, keep
 from tests.people import Person
 
 # PostgreSQL chooses by the size of its tables, and those of a test are empty.
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.embedded, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from models.quick import DatabaseUnavailable
 from services.errors import DatabaseAway
 from services.turns import Turns
 
@@ -99,3 +100,33 @@ def test_who_waits_too_long_is_told_that_the_database_is_away_and_the_line_goes_
     assert told == [1, 1, 1]
     start(work).join(10)
     assert called.is_set()
+
+
+def test_who_waits_long_in_a_line_that_moves_gets_a_turn():
+    """Many calls at once on a slow machine are no sign that the database is away."""
+    turns, done = Turns(1, 1.0), []
+
+    def work() -> None:
+        with turns:
+            time.sleep(0.4)
+        done.append(1)
+
+    for thread in [start(work) for _ in range(6)]:
+        thread.join(10)
+    assert len(done) == 6
+
+
+def test_a_line_in_which_each_turn_ends_with_the_database_away_does_not_move():
+    turns, told = Turns(1, 1.0), []
+
+    def work() -> None:
+        try:
+            with turns:
+                time.sleep(0.4)
+                raise DatabaseUnavailable
+        except (DatabaseUnavailable, DatabaseAway) as error:
+            told.append(type(error))
+
+    for thread in [start(work) for _ in range(6)]:
+        thread.join(10)
+    assert told.count(DatabaseAway) >= 3

@@ -15,6 +15,7 @@ from services import keys, metrics
 from services.parts import parts
 from services.rate_limits import StoreUnavailable
 from tests.neighbours.processes import wait_until
+from tests.neighbours.storage import GROWN
 from tests.neighbours.valkey import Valkey
 from tests.people import bearer
 from tests.services.test_metrics import numbers_in
@@ -26,12 +27,12 @@ BACK = "rate limits are counted in their storage again"
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
+def database_url(one_database_url: str) -> str:
     """Nothing here is another on another database."""
-    return f"sqlite:///{tmp_path / 'test.db'}"
+    return one_database_url
 
 
-@pytest.fixture(params=["sqlite", "valkey"])
+@pytest.fixture(params=["valkey"] if GROWN else ["sqlite", "valkey"])
 def store(request: pytest.FixtureRequest) -> Valkey | None:
     """What counts; None stands for the SQLite file."""
     if request.param == "sqlite":
@@ -79,7 +80,6 @@ def told(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
     return {sentence: count for sentence in (REFUSED, IN_MEMORY, BACK) if (count := log.count(sentence))}
 
 
-@pytest.mark.embedded
 def test_pages_and_v1_are_refused_or_counted_in_memory_and_recover_by_themselves(
     app: Flask,
     client: FlaskClient,
@@ -114,7 +114,6 @@ def test_pages_and_v1_are_refused_or_counted_in_memory_and_recover_by_themselves
     assert told(capsys) == {BACK: 1}
 
 
-@pytest.mark.embedded
 @pytest.mark.parametrize("fallback", ["memory"], indirect=True)
 def test_in_memory_the_limits_of_pages_hold(
     app: Flask, client: FlaskClient, store: Valkey | None, fallback: str

@@ -17,7 +17,11 @@ from tests.services.test_metrics import numbers_in
 TOKEN = "0123456789abcdef-metrics"
 Mint = Callable[..., keys.Minted]
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+@pytest.fixture
+def database_url(one_database_url: str) -> str:
+    """Nothing here is another on another database."""
+    return one_database_url
 
 
 @pytest.fixture

@@ -59,8 +59,12 @@ def test_a_database_that_is_away_makes_it_unready_until_it_is_back(
     assert asked(client)[0] == 200
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 class TestWithoutItsNeighbours:
+    @pytest.fixture
+    def database_url(self, one_database_url: str) -> str:
+        """One kind: it stays where it is."""
+        return one_database_url
+
     @pytest.fixture
     def silent(self) -> Any:
         with socket.create_server(("127.0.0.1", 0)) as server:
