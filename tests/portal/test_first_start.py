@@ -31,7 +31,7 @@ def curl_of(text: str) -> list[str]:
 def state(portal: Portal) -> dict[str, object]:
     """Everything an instance keeps that a restart must not change."""
     # Who serves, and who last did which background work, changes all the time.
-    rows = {name: rows for name, rows in tables(portal).items() if name not in ("job", "server_process")}
+    rows = {name: rows for name, rows in tables(portal).items() if name not in ("audit_check", "job", "server_process")}
     return rows | {name: (portal.instance_path / name).read_text() for name in ("secret_key", "master_key")}
 
 
