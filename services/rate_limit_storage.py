@@ -1,7 +1,7 @@
 """A storage for the ``limits`` library in one SQLite file: one count for all threads and processes of a machine.
 
-Each hit is one short write transaction, and reads the clock inside it, so that hits are stored in the order of their
-times. The file is a cache of the last minutes, not a record: it is written without waiting for the disk
+Each hit is one statement, which counts only if no later hit is there already, so that hits are stored in the order of
+their times. The file is a cache of the last minutes, not a record: it is written without waiting for the disk
 (``synchronous=OFF``, which a killed process does not feel), and deleting it while the portal is stopped only forgets
 counts.
 
@@ -27,19 +27,22 @@ from services.sqlite_file import MEMORY, Execute, SQLiteFile, is_damage
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# All times are Unix seconds, except hits.at: seconds after its window's start, so that moving the start back moves
-# all hits of the window with it. Numbers count the hits of a window: [first, next) were alive at the latest hit, and a
-# hit of amount n is one row that takes n numbers. `seconds` is the length of the row's window.
+# All times are Unix seconds, except those of moving_hits: seconds after their window's start, so that moving the start
+# back moves all hits of the window with it. A hit of amount n is one row, which takes the numbers [number, next) of its
+# window; `first` and `oldest` are number and time of the oldest hit that was alive when it came. So the newest row
+# tells all of a window, and a hit is one insertion. `seconds` is the length of the row's window.
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
         seconds INTEGER NOT NULL, start REAL NOT NULL, count INTEGER NOT NULL)""",
     """CREATE TABLE IF NOT EXISTS sliding_counters (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
         seconds INTEGER NOT NULL, start REAL NOT NULL, previous INTEGER NOT NULL, current INTEGER NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS windows (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
-        seconds INTEGER NOT NULL, start REAL NOT NULL, latest REAL NOT NULL,
-        first INTEGER NOT NULL, next INTEGER NOT NULL)""",
-    """CREATE TABLE IF NOT EXISTS hits (window INTEGER NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL,
-        PRIMARY KEY (window, number)) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS moving_windows (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+        seconds INTEGER NOT NULL, start REAL NOT NULL)""",
+    """CREATE TABLE IF NOT EXISTS moving_hits (window INTEGER NOT NULL, number INTEGER NOT NULL, next INTEGER NOT NULL,
+        first INTEGER NOT NULL, oldest REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (window, number)) WITHOUT ROWID""",
+    # Of the first version, in which a hit took four statements.
+    "DROP TABLE IF EXISTS hits",
+    "DROP TABLE IF EXISTS windows",
 )
 
 _COUNT = """
@@ -49,29 +52,48 @@ _COUNT = """
         start = CASE WHEN start + seconds <= excluded.start THEN excluded.start ELSE min(start, excluded.start) END
     RETURNING count"""
 
+_FIND_SLIDING = "SELECT start, previous, current FROM sliding_counters WHERE key = ?"
 _STORE_SLIDING = """
     INSERT INTO sliding_counters (key, seconds, start, previous, current) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (key) DO UPDATE SET seconds = excluded.seconds, start = excluded.start,
         previous = excluded.previous, current = excluded.current"""
 
-# The window, and number and time of its oldest living hit; if there is none, those of a hit that came now. One
-# statement, so that a reader sees all in one state. Of the key, the time now, and the length of the window.
-_FIND_WINDOW = """
-    SELECT id, start, latest, next, coalesce(number, next), coalesce(at, max(?2, latest) - start) FROM windows
-    LEFT JOIN hits ON window = id AND number = (
-        SELECT number FROM hits WHERE window = id AND number >= first AND at > max(?2, latest) - start - ?3
-        ORDER BY number LIMIT 1)
-    WHERE key = ?1"""
-
-_BEGIN_WINDOW = "INSERT INTO windows (seconds, start, latest, first, next, key) VALUES (?, ?, ?, ?, ?, ?) RETURNING id"
-_STORE_WINDOW = "UPDATE windows SET seconds = ?, start = ?, latest = ?, first = ?, next = ? WHERE id = ?"
+# A window as it is at the time ?2, of the key ?1 and the length ?3: `total` is the number of the next hit, `first` and
+# `oldest` are those of the oldest living one, or of one that came now; `latest` is when the newest came.
+_WINDOW = """
+    SELECT found.id, start, total, latest,
+        coalesce(alive.number, total) AS first, coalesce(alive.at, ?2 - start) AS oldest
+    FROM (
+        SELECT moving_windows.id, start, coalesce(next, 0) AS total, first AS from_number,
+            coalesce(at, ?2 - start) AS latest
+        FROM moving_windows LEFT JOIN moving_hits
+            ON window = id AND number = (SELECT max(number) FROM moving_hits WHERE window = id)
+        WHERE key = ?1 AND seconds = ?3
+    ) AS found
+    LEFT JOIN moving_hits AS alive ON window = found.id AND number = (
+        SELECT number FROM moving_hits
+        WHERE window = found.id AND number >= from_number AND at > ?2 - start - ?3 ORDER BY number LIMIT 1)"""
+# Adds a hit of the amount ?5 if there is room for it under the limit ?4. Nothing is added, and no row comes back, when
+# there is none, or when the window needs more work first: it is not there yet, or the clock was set back.
+_TAKE = f"""
+    INSERT INTO moving_hits (window, number, next, first, oldest, at)
+    SELECT id, total, total + ?5, first, oldest, ?2 - start FROM ({_WINDOW})
+    WHERE total + ?5 - first <= ?4 AND latest <= ?2 - start
+    RETURNING window, number, next, first, ?2 + oldest - at"""  # noqa: S608 - made of what stands here
+_FIND_WINDOW = f"SELECT total - first, start + oldest, start + latest FROM ({_WINDOW})"  # noqa: S608
+_BEGIN_WINDOW = """
+    INSERT INTO moving_windows (key, start, seconds) VALUES (?1, ?2, ?3)
+    ON CONFLICT (key) DO UPDATE SET seconds = excluded.seconds"""
+# After the clock was set back, all hits of a window move back with it.
+_LATEST = "(SELECT at FROM moving_hits WHERE window = id ORDER BY number DESC LIMIT 1)"
+_SET_BACK = f"UPDATE moving_windows SET start = ?2 - {_LATEST} WHERE key = ?1 AND start + {_LATEST} > ?2"  # noqa: S608
 
 # Old hits are trimmed once in _TRIM_EVERY hits of a window, and at most _TRIM_MOST at once.
 _TRIM_EVERY = 64
 _TRIM_MOST = 256
 _TRIM = """
-    DELETE FROM hits WHERE window = ?1 AND number < ?2
-        AND number < (SELECT min(number) FROM hits WHERE window = ?1) + ?3"""
+    DELETE FROM moving_hits WHERE window = ?1 AND number < ?2
+        AND number < (SELECT min(number) FROM moving_hits WHERE window = ?1) + ?3"""
 
 # Once in _SWEEP_EVERY writes a process looks at the next rows of each table, moves those in the future back to now and
 # removes those two windows old: a window when its hits are gone, and of these not too many at once. A table is named
@@ -88,15 +110,16 @@ _SWEEPS = {
             WHERE id BETWEEN :low AND :high AND start > :now""",
         "DELETE FROM sliding_counters WHERE id BETWEEN :low AND :high AND start + 2 * seconds <= :now",
     ),
-    "SELECT id FROM windows WHERE id > ? ORDER BY id LIMIT ?": (
-        """UPDATE windows SET start = start - (latest - :now), latest = :now
-            WHERE id BETWEEN :low AND :high AND latest > :now""",
-        # CROSS keeps SQLite from reading all hits first.
-        """DELETE FROM hits WHERE (window, number) IN (
-            SELECT window, number FROM windows CROSS JOIN hits ON window = id
-            WHERE id BETWEEN :low AND :high AND latest + 2 * seconds <= :now LIMIT 512)""",
-        """DELETE FROM windows WHERE id BETWEEN :low AND :high AND latest + 2 * seconds <= :now
-            AND NOT EXISTS (SELECT 1 FROM hits WHERE window = id)""",
+    "SELECT id FROM moving_windows WHERE id > ? ORDER BY id LIMIT ?": (
+        f"""UPDATE moving_windows SET start = :now - {_LATEST}
+            WHERE id BETWEEN :low AND :high AND start + {_LATEST} > :now""",  # noqa: S608
+        # CROSS keeps SQLite from reading all hits first. The newest hit goes last: it tells all of its window.
+        f"""DELETE FROM moving_hits WHERE (window, number) IN (
+            SELECT window, number FROM moving_windows CROSS JOIN moving_hits ON window = id
+            WHERE id BETWEEN :low AND :high AND start + {_LATEST} + 2 * seconds <= :now
+            ORDER BY window, number LIMIT 512)""",  # noqa: S608
+        """DELETE FROM moving_windows WHERE id BETWEEN :low AND :high AND start + 2 * seconds <= :now
+            AND NOT EXISTS (SELECT 1 FROM moving_hits WHERE window = id)""",
     ),
 }
 
@@ -180,8 +203,8 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     def reset(self) -> int:
         """Forget everything. Returns the number of counters and windows removed."""
         with self._file as execute:
-            execute("DELETE FROM hits")
-            removed = execute("DELETE FROM windows").rowcount
+            execute("DELETE FROM moving_hits")
+            removed = execute("DELETE FROM moving_windows").rowcount
             removed += execute("DELETE FROM counters").rowcount
             removed += execute("DELETE FROM sliding_counters").rowcount
         return removed
@@ -190,8 +213,8 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     def clear(self, key: str) -> None:
         """Forget ``key`` in all three strategies."""
         with self._file as execute:
-            execute("DELETE FROM hits WHERE window = (SELECT id FROM windows WHERE key = ?)", (key,))
-            execute("DELETE FROM windows WHERE key = ?", (key,))
+            execute("DELETE FROM moving_hits WHERE window = (SELECT id FROM moving_windows WHERE key = ?)", (key,))
+            execute("DELETE FROM moving_windows WHERE key = ?", (key,))
             execute("DELETE FROM counters WHERE key = ?", (key,))
             execute("DELETE FROM sliding_counters WHERE key = ?", (key,))
 
@@ -200,11 +223,9 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     @_again_after_damage
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add ``amount`` to the counter, which lives ``expiry`` seconds from its first hit. Returns the new count."""
-        with self._file as execute:
-            now = time.time()
-            self._sweep(execute, now)
-            count: int = execute(_COUNT, (key, expiry, now, amount)).fetchone()[0]
-            return count
+        self._sweep_now_and_then()
+        count: int = self._file.one(_COUNT, lambda: (key, expiry, time.time(), amount))[0]
+        return count
 
     def get(self, key: str) -> int:
         """Return the count, 0 if there is none."""
@@ -217,7 +238,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     @_again_after_damage
     def _counter(self, key: str) -> tuple[int, float]:
         now = time.time()
-        row = self._file.read_one("SELECT start, seconds, count FROM counters WHERE key = ?", (key,))
+        row = self._file.one("SELECT start, seconds, count FROM counters WHERE key = ?", lambda: (key,))
         if row is None or row[0] + row[1] <= now:
             return 0, now
         start, seconds, count = row
@@ -231,38 +252,48 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     @_again_after_damage
     def take(self, key: str, limit: int, seconds: int, amount: int = 1) -> Window:
         """Count ``amount`` hits in the window of ``seconds`` that ends now, if it then holds no more than ``limit``."""
+        self._sweep_now_and_then()
+        taken = None
+        if amount:
+            taken = self._file.one(_TAKE, lambda: (key, time.time(), seconds, limit, amount))
+        if taken is None:
+            return self._refuse(key, limit, seconds, amount) or self._take_in_steps(key, limit, seconds, amount)
+        window_id, number, following, first, oldest_at = taken
+        if number // _TRIM_EVERY != following // _TRIM_EVERY:
+            self._file.one(_TRIM, lambda: (window_id, first, _TRIM_MOST))
+        return Window(True, following - first, oldest_at)
+
+    def _refuse(self, key: str, limit: int, seconds: int, amount: int) -> Window | None:
+        """Return the window if it has no room for so many, None if it may have."""
+        now = time.time()
+        found = self._file.one(_FIND_WINDOW, lambda: (key, now, seconds))
+        if found is None or found[0] + amount <= limit or found[2] > now:
+            return None
+        return Window(False, found[0], found[1])
+
+    def _take_in_steps(self, key: str, limit: int, seconds: int, amount: int) -> Window:
+        """Take where a window has to be begun first, or moved back with the clock."""
         with self._file as execute:
-            now = time.time()
-            self._sweep(execute, now)
-            found = execute(_FIND_WINDOW, (key, now, seconds)).fetchone()
-            window_id, start, latest, number, first, oldest = found or (None, now, now, 0, 0, 0.0)
-            # After the clock was set back, all hits of the window move back with it.
-            start -= max(0.0, latest - now)
-            allowed = number + amount - first <= limit
-            following = number + amount if allowed else number
-            row = (seconds, start, now, first, following)
-            if window_id is None:
-                (window_id,) = execute(_BEGIN_WINDOW, (*row, key)).fetchone()
-            elif allowed or latest > now:
-                execute(_STORE_WINDOW, (*row, window_id))
-            if following > number:
-                execute("INSERT INTO hits VALUES (?, ?, ?)", (window_id, number, now - start))
-                if number // _TRIM_EVERY != following // _TRIM_EVERY:
-                    execute(_TRIM, (window_id, first, _TRIM_MOST))
-        return Window(allowed, following - first, start + oldest)
+            place = (key, time.time(), seconds)
+            execute(_BEGIN_WINDOW, place)
+            execute(_SET_BACK, place[:2])
+            taken = execute(_TAKE, (*place, limit, amount)).fetchone() if amount else None
+            hits, oldest_at, _ = execute(_FIND_WINDOW, place).fetchone()
+        return Window(taken is not None or hits + amount <= limit, hits, oldest_at)
 
     @_again_after_damage
     def look(self, key: str, limit: int, seconds: int) -> Window:
         """Tell what ``take`` would find, without counting."""
         now = time.time()
-        found = self._file.read_one(_FIND_WINDOW, (key, now, seconds))
-        _, start, latest, number, first, oldest = found or (None, now, now, 0, 0, 0.0)
+        found = self._file.one(_FIND_WINDOW, lambda: (key, now, seconds))
+        hits, oldest_at, latest_at = found or (0, now, now)
         # Less than a second is no clock set back, but a hit that came since we looked at the clock.
-        if latest > now + 1:
+        if latest_at > now + 1:
             # Taking nothing moves the window back to now.
-            self.take(key, limit, seconds, 0)
-        start -= max(0.0, latest - now)
-        return Window(number - first < limit, number - first, start + oldest)
+            _, hits, oldest_at = self._take_in_steps(key, limit, seconds, 0)
+        else:
+            oldest_at -= max(0.0, latest_at - now)
+        return Window(hits < limit, hits, oldest_at)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count ``amount`` hits if the moving window has room for all of them."""
@@ -278,10 +309,10 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     @_again_after_damage
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count ``amount`` hits if the weighted count of this window and the one before has room for all of them."""
+        self._sweep_now_and_then()
         with self._file as execute:
             now = time.time()
-            self._sweep(execute, now)
-            row = execute("SELECT start, previous, current FROM sliding_counters WHERE key = ?", (key,)).fetchone()
+            row = execute(_FIND_SLIDING, (key,)).fetchone()
             start, previous, current = _roll(row, expiry, now)
             weighted = previous * (start + expiry - now) / expiry + current
             allowed = floor(weighted) + amount <= limit
@@ -297,7 +328,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         The current window lives on as the previous one, hence for up to twice ``expiry``.
         """
         now = time.time()
-        row = self._file.read_one("SELECT start, previous, current FROM sliding_counters WHERE key = ?", (key,))
+        row = self._file.one(_FIND_SLIDING, lambda: (key,))
         if row and row[0] > now:
             # Asking for nothing moves the counter back to now.
             self.acquire_sliding_window_entry(key, 0, expiry, 0)
@@ -311,10 +342,13 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         with self._file as execute:
             execute("DELETE FROM sliding_counters WHERE key = ?", (key,))
 
-    def _sweep(self, execute: Execute, now: float) -> None:
+    def _sweep_now_and_then(self) -> None:
         self._writes += 1
-        if self._writes % _SWEEP_EVERY:
-            return
+        if self._writes % _SWEEP_EVERY == 0:
+            with self._file as execute:
+                self._sweep(execute, time.time())
+
+    def _sweep(self, execute: Execute, now: float) -> None:
         for find, changes in _SWEEPS.items():
             ids = [row[0] for row in execute(find, (self._swept_to[find], _SWEEP_ROWS))]
             self._swept_to[find] = ids[-1] if len(ids) == _SWEEP_ROWS else 0

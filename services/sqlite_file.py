@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import sqlite3
+import sys
 import threading
 import time
 import weakref
@@ -19,6 +21,9 @@ _Result = TypeVar("_Result")
 
 MEMORY = ":memory:"
 _PAUSE_SECONDS = 0.0005
+# How often it is looked whether the file is still the one that was opened.
+_LOOK_SECONDS = 0.1
+_NUMBER_BYTES = 8
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 _log = structlog.get_logger("sqlite_file")
@@ -58,6 +63,10 @@ class SQLiteFile:
         self._disposable = disposable and path != MEMORY
         self._suspect = False
         self._opened: tuple[int, int] | None = None
+        self._opened_after = 0
+        self._times_put_aside = memoryview(bytearray(_NUMBER_BYTES)).cast("q")
+        # By deadlines, which are all as far from now.
+        self._look_again = 0.0
         self._setup = ("PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}", *schema)
         self._timeout = timeout
         self._mutex = threading.Lock()
@@ -68,7 +77,7 @@ class SQLiteFile:
     def __enter__(self) -> Execute:
         deadline = self._lock()
         try:
-            execute = (self._usable() or self._open(deadline)).execute
+            execute = (self._usable(deadline) or self._open(deadline)).execute
             _retry_while_busy(deadline, execute, "BEGIN IMMEDIATE")
         except BaseException as error:
             self._fail(error)
@@ -87,12 +96,16 @@ class SQLiteFile:
             raise
         self._mutex.release()
 
-    def read_one(self, statement: str, parameters: Sequence[Any] | dict[str, Any]) -> Any:
-        """Return the first row that one reading statement finds, or None. Does not wait for writers."""
+    def one(self, statement: str, parameters: Callable[[], Sequence[Any]]) -> Any:
+        """Carry out one statement by itself and return its first row, or None. What it changed is committed then.
+
+        ``parameters`` is asked for them when the file is ours, and again for each further try at one that others lock.
+        A statement that only reads does not wait for writers.
+        """
         deadline = self._lock()
         try:
-            execute = (self._usable() or self._open(deadline)).execute
-            row = _retry_while_busy(deadline, execute, statement, parameters).fetchone()
+            execute = (self._usable(deadline) or self._open(deadline)).execute
+            row = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchone())
         except BaseException as error:
             self._fail(error)
             raise
@@ -133,28 +146,40 @@ class SQLiteFile:
         if connection is not None:
             connection.close()
 
-    def _usable(self) -> sqlite3.Connection | None:
+    def _usable(self, deadline: float) -> sqlite3.Connection | None:
         """Return the open connection, unless another process has put the file aside: then it would count for itself."""
-        if self._disposable and self._connection is not None and _identity(self._path) != self._opened:
+        if self._disposable and self._connection is not None and self._is_another(deadline):
             # SQLite leaves the new file's log alone when it sees that its own file was moved.
             self._close()
         return self._connection
+
+    def _is_another(self, deadline: float) -> bool:
+        """Tell whether the file is no longer the one that was opened.
+
+        Who puts it aside says so at once. Somebody's hand that removed it is found out now and then: looking at the
+        file takes as long as a good part of a statement.
+        """
+        if self._times_put_aside[0] == self._opened_after and deadline < self._look_again:
+            return False
+        self._look_again = deadline + _LOOK_SECONDS
+        return _identity(self._path) != self._opened
 
     def _open(self, deadline: float) -> sqlite3.Connection:
         if not self._disposable:
             self._connection = _retry_while_busy(deadline, self._connect)
             return self._connection
         # A file that is put aside takes its log with it; nobody may open either of them in between.
-        with _alone_with(self._path, deadline):
+        with _alone_with(self._path, deadline) as lock:
+            self._times_put_aside = memoryview(mmap.mmap(lock, _NUMBER_BYTES, prot=mmap.PROT_READ)).cast("q")
             try:
                 self._connection = _retry_while_busy(deadline, self._connect_checked)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                _put_aside(self._path)
+                _put_aside(self._path, lock)
                 self._connection = _retry_while_busy(deadline, self._connect)
             self._suspect = False
-            self._opened = _identity(self._path)
+            self._opened, self._opened_after = _identity(self._path), self._times_put_aside[0]
         return self._connection
 
     def _connect_checked(self) -> sqlite3.Connection:
@@ -197,10 +222,12 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _alone_with(path: str, deadline: float) -> Iterator[None]:
-    """Hold the lock under which a file is opened or put aside."""
+def _alone_with(path: str, deadline: float) -> Iterator[int]:
+    """Hold the lock under which a file is opened or put aside. Gives the descriptor of its file, which holds a number:
+    how often that was put aside."""
     try:
         descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        os.truncate(descriptor, _NUMBER_BYTES)
     except OSError as error:
         raise sqlite3.OperationalError(f"the lock of the file cannot be opened: {error.strerror}") from error
     try:
@@ -212,14 +239,18 @@ def _alone_with(path: str, deadline: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise sqlite3.OperationalError("other processes open the file for too long") from error
                 time.sleep(_PAUSE_SECONDS)
-        yield
+        yield descriptor
     finally:
+        # To close it is not enough, as a memory map keeps the file open.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
-def _put_aside(path: str) -> None:
-    """Rename a damaged file, in the place of an earlier one, and forget its log."""
+def _put_aside(path: str, lock: int) -> None:
+    """Rename a damaged file, in the place of an earlier one, forget its log, and let all processes know."""
     try:
+        times = int.from_bytes(os.pread(lock, _NUMBER_BYTES, 0), sys.byteorder) + 1
+        os.pwrite(lock, times.to_bytes(_NUMBER_BYTES, sys.byteorder), 0)
         os.replace(path, path + ".damaged")
         for log in (path + "-wal", path + "-shm"):
             with contextlib.suppress(FileNotFoundError):

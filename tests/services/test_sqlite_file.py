@@ -18,7 +18,7 @@ def file(tmp_path):
 
 
 def words_in(file):
-    return file.read_one("SELECT count(*) FROM words", ())[0]
+    return file.one("SELECT count(*) FROM words", tuple)[0]
 
 
 def write(file, *words):
@@ -37,7 +37,7 @@ def test_a_block_that_fails_leaves_nothing_behind(file):
 
 def test_a_wrong_statement_does_not_block_the_next_one(file):
     with pytest.raises(sqlite3.OperationalError):
-        file.read_one("SELECT nonsense FROM nowhere", ())
+        file.one("SELECT nonsense FROM nowhere", tuple)
     with pytest.raises(sqlite3.OperationalError), file as execute:
         execute("SELECT nonsense FROM nowhere")
     assert words_in(file) == 0
