@@ -14,7 +14,22 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import Delete, Dialect, Engine, Insert, NullPool, Select, Update, bindparam, create_engine, func, select
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Delete,
+    Dialect,
+    Engine,
+    Insert,
+    NullPool,
+    Select,
+    Update,
+    bindparam,
+    create_engine,
+    func,
+    select,
+)
+from sqlalchemy.types import TypeEngine
 
 from models import postgresql
 from models.sqlite import BUSY_TIMEOUT_SECONDS
@@ -61,7 +76,7 @@ class _Compiled:
         names = whole.positiontup if compiled.positional else whole.parameters
         assert names is not None
         self._names = list(names)
-        changes = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
+        changes = [_change_on_the_way_in(compiled.binds[name].type, dialect) for name in names]
         # Few of the values are to be changed on their way in.
         self._changes = [(place, change) for place, change in enumerate(changes) if change is not None]
         # Values that stand in the statement itself.
@@ -78,7 +93,9 @@ class _Compiled:
             values = {**self._fixed, **values}
         found = [values[name] for name in self._names]
         for place, change in self._changes:
-            found[place] = change(found[place])
+            # NULL is NULL in every column, and most of those that need a change are empty for most calls.
+            if found[place] is not None:
+                found[place] = change(found[place])
         return found if self._positional else dict(zip(self._names, found, strict=True))
 
     def row(self, found: Any) -> list[Any] | None:
@@ -89,6 +106,14 @@ class _Compiled:
             if row[place] is not None:
                 row[place] = process(row[place])
         return row
+
+
+def _change_on_the_way_in(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """Return what a value goes through before the driver gets it; None: nothing."""
+    if isinstance(kind, JSON) and not kind.none_as_null:
+        raise TypeError("None is NULL here, not JSON's null")
+    # Both drivers take a bool as it is; SQLAlchemy would look at each.
+    return None if isinstance(kind, Boolean) else kind.dialect_impl(dialect).bind_processor(dialect)
 
 
 class _Kept:
@@ -203,8 +228,7 @@ class Quick:
 
     def _run(self, statement: Prepared, values: Mapping[str, Any], *, rows: int) -> Any:
         compiled = statement.compiled(self._dialect)
-        parameters = compiled.parameters(values)
-        connection, cursor = self._execute(compiled.sql, parameters)
+        connection, cursor = self._execute(compiled.sql, compiled.parameters(values))
         try:
             if rows == 0:
                 return None
@@ -221,11 +245,12 @@ class Quick:
         """Carry out a statement and return the connection, which the caller must give back, and its cursor."""
         # A kept connection may have died while it lay idle, so a lost one is replaced once.
         for last_try in (False, True):
-            connection = self._take()
             try:
-                cursor = connection.cursor()
-                cursor.execute(sql, parameters)
-                return connection, cursor
+                connection = self._kept.take()
+            except (*self._operational_errors, Empty) as error:
+                raise DatabaseUnavailable from error
+            try:
+                return connection, connection.execute(sql, parameters)
             except self._operational_errors as error:
                 if not self._was_lost(connection, error) or last_try:
                     raise DatabaseUnavailable from error
@@ -249,12 +274,6 @@ class Quick:
         self._kept.close_idle()
         # Who has waited so long had better be told, and what he asked for may yet be done.
         return not getattr(error, "may_yet_be_done", False)
-
-    def _take(self) -> Any:
-        try:
-            return self._kept.take()
-        except (*self._operational_errors, Empty) as error:
-            raise DatabaseUnavailable from error
 
     def _connect(self) -> Any:
         # SQLAlchemy makes it, with all that it sets up, and leaves it to us.

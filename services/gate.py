@@ -6,7 +6,8 @@ exception; ``REASONS`` says what each code means to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -114,14 +115,13 @@ REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """``code`` is None for a yes. ``key`` is set as soon as a key was recognised, also when it is refused."""
 
     code: str | None
-    key: KeyFacts | None = None
-    rate: RateState | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    key: KeyFacts | None
+    rate: RateState | None
+    details: dict[str, Any]
     # What was shown when it had the form of a key but is none that works, so that an ended key can be recognised.
     text: Secret | None = None
     # Every limit that counts the call, by name, and which of them ``rate`` tells.
@@ -147,9 +147,12 @@ class _Case:
     presented: Presented
     scope: str | None
     parts: Parts
-    model: Callable[[], str | None]
     cost: int
     of_workspace: str | None
+    # Whether the checks stand still until the model of the request is read, and then which it is.
+    waits_for_model: bool = False
+    model_is_read: bool = False
+    model: str | None = None
     text: str = ""
     parsed: ParsedKey | None = None
     key: KeyFacts | None = None
@@ -174,18 +177,31 @@ def judge(
     workspace is as good as unknown, and no failure is counted against an address. Raises DatabaseAway or LimiterAway
     when the portal cannot tell: that is never a yes and never a no.
     """
-    case = _Case(presented, scope, parts(), model, cost, of_workspace)
+    case = _Case(presented, scope, parts(), cost, of_workspace)
+    checks = iter(_CHECKS)
     try:
-        with case.parts.turns:
-            for _name, check in CHECKS:
-                code = check(case)
-                if code is not None:
-                    return _refusal(case, code)
+        verdict = _run(case, checks)
+        if case.waits_for_model:
+            # It is read from the body, for which a caller may keep us waiting: in nobody's turn.
+            case.model, case.model_is_read, case.waits_for_model = model(), True, False
+            verdict = _run(case, itertools.chain([_model], checks))
     except DatabaseUnavailable as error:
         raise DatabaseAway from error
     except StoreUnavailable as error:
         raise LimiterAway from error
-    return Verdict(None, case.key, case.rate, limits=case.limits, tightest=case.tightest)
+    return verdict
+
+
+def _run(case: _Case, checks: Iterable[Check]) -> Verdict:
+    """Run checks in one turn at the database, until one says no or has to wait for the model of the request."""
+    with case.parts.turns:
+        for check in checks:
+            code = check(case)
+            if code is not None:
+                return _refusal(case, code)
+            if case.waits_for_model:
+                break
+    return Verdict(None, case.key, case.rate, case.details, None, case.limits, case.tightest)
 
 
 def _refusal(case: _Case, code: str) -> Verdict:
@@ -193,7 +209,7 @@ def _refusal(case: _Case, code: str) -> Verdict:
         # Somebody who tries one key after another is slowed down, whatever the key looks like.
         tries = case.parts.limits.hit(f"failures:{case.presented.address}", case.parts.auth_failures_per_minute)
         if not tries.allowed:
-            return Verdict("rate_limit_exceeded", details={"retry_after": tries.retry_after})
+            return Verdict("rate_limit_exceeded", None, None, {"retry_after": tries.retry_after})
     elif case.key is not None and case.rate is None and _workspace_limit(case) > 0:
         limits = _limits(case)
         _report(case, limits, [case.parts.limits.peek(name, limit) for name, limit in limits])
@@ -291,27 +307,35 @@ def _model(case: _Case) -> str | None:
     assert case.key is not None
     if not case.key.allowed_models:
         return None
-    # It is read from the body, for which a caller may keep us waiting.
-    with case.parts.turns.stepped_out():
-        model = case.model()
-    if model is None or model_allowed(model, case.key.allowed_models):
+    case.waits_for_model = not case.model_is_read
+    if case.waits_for_model or case.model is None or model_allowed(case.model, case.key.allowed_models):
         return None
-    case.details = {"model": model, "allowed": case.key.allowed_models}
+    case.details = {"model": case.model, "allowed": case.key.allowed_models}
     return "model_not_allowed"
 
 
 def _rate(case: _Case) -> str | None:
-    assert case.key is not None
-    states, counts, limits = [], _limits(case), case.parts.limits
-    for name, limit in counts:
-        states.append(limits.hit(name, limit, case.cost) if case.cost else limits.peek(name, limit))
-        if not states[-1].allowed:
-            break
-    rate = _report(case, counts, states)
+    counts = _limits(case)
+    rate = _report(case, counts, _count(case, counts))
     if rate.allowed:
         return None
     case.details = {"retry_after": rate.retry_after}
     return "rate_limit_exceeded"
+
+
+def _count(case: _Case, counts: list[tuple[str, int]]) -> list[RateState]:
+    """Count the call, and tell the state of each count; or only look, if it costs nothing or another has no room."""
+    limits, (name, limit) = case.parts.limits, counts[-1]
+    if len(counts) == 1:
+        return [limits.hit(name, limit, case.cost) if case.cost else limits.peek(name, limit)]
+    # What one of the two refuses must cost the other nothing.
+    of_workspace = limits.peek(name, limit)
+    own_name, own_limit = counts[0]
+    if not case.cost or of_workspace.remaining < case.cost:
+        refused = of_workspace if not case.cost else of_workspace._replace(allowed=False)
+        return [limits.peek(own_name, own_limit), refused]
+    own = limits.hit(own_name, own_limit, case.cost)
+    return [own, limits.hit(name, limit, case.cost) if own.allowed else of_workspace]
 
 
 def _spending(case: _Case) -> str | None:
@@ -326,8 +350,10 @@ def _spending(case: _Case) -> str | None:
     return "spending_limit_reached"
 
 
+Check = Callable[[_Case], str | None]
+
 # A refusal before the rate check does not use up the customer's rate.
-CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
+CHECKS: tuple[tuple[str, Check], ...] = (
     ("https", _encrypted),
     ("form", _form),
     ("checksum", _checksum),
@@ -342,6 +368,7 @@ CHECKS: tuple[tuple[str, Callable[[_Case], str | None]], ...] = (
     ("rate", _rate),
     ("spending", _spending),
 )
+_CHECKS = tuple([check for _name, check in CHECKS])
 
 
 def _workspace_limit(case: _Case) -> int:
@@ -350,7 +377,7 @@ def _workspace_limit(case: _Case) -> int:
 
 
 def _limits(case: _Case) -> list[tuple[str, int]]:
-    """The counts a call goes into: the key's own first, because a refusal there must not cost the workspace."""
+    """The counts a call goes into: the key's own, if it has one, and the workspace's."""
     assert case.key is not None
     own = case.key.key_requests_per_minute
     of_workspace = (case.key.workspace_id, _workspace_limit(case))
@@ -359,13 +386,15 @@ def _limits(case: _Case) -> list[tuple[str, int]]:
 
 def _report(case: _Case, limits: Sequence[tuple[str, int]], states: Sequence[RateState]) -> RateState:
     """Tell the tighter limit, the one that refused or else has the least left, and the names of all of them."""
-    names = ("workspace",) if len(limits) == 1 else ("key", "workspace")
-    case.limits = tuple([(name, limit) for name, (_, limit) in zip(names, limits, strict=True)])
-    place = 0
-    if len(states) > 1:
-        place = min(range(len(states)), key=lambda number: (states[number].allowed, states[number].remaining))
-    case.rate, case.tightest = states[place], names[place]
-    return case.rate
+    if len(limits) == 1:
+        case.limits, case.tightest, rate = (("workspace", limits[0][1]),), "workspace", states[0]
+    else:
+        case.limits = (("key", limits[0][1]), ("workspace", limits[1][1]))
+        case.tightest, rate = min(
+            zip(("key", "workspace"), states, strict=True), key=lambda one: (one[1].allowed, one[1].remaining)
+        )
+    case.rate = rate
+    return rate
 
 
 # One indexed read tells everything the checks ask, and sees every change committed before it began.

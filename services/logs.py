@@ -104,8 +104,10 @@ def write_request(fields: dict[str, Any], *, quiet: bool = False) -> None:
     for name in _NOT_OURS:
         fields[name] = _cleaned(fields[name])
     fields |= {"event": "request", "logger": "request", "level": "info", "timestamp": datetime.now(UTC)}
-    with contextlib.suppress(OSError, ValueError):
+    try:
         sys.stderr.write(orjson.dumps(fields, option=_LINE).decode())
+    except (OSError, ValueError):
+        return
 
 
 @lru_cache(maxsize=1024)

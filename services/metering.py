@@ -13,7 +13,7 @@ from sqlalchemy import String, bindparam, func, insert, select, update
 
 from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
-from models.quick import Act, DatabaseUnavailable, Prepared, Quick
+from models.quick import Act, DatabaseUnavailable, Prepared
 from services import prices, settling, spending
 from services.errors import DatabaseAway, PortalError
 from services.gate import REASONS, KeyFacts
@@ -81,8 +81,9 @@ class Attempt:
 class Meter:
     """Writes usage rows. Raises DatabaseAway when a row cannot be kept: then the call does not count as answered."""
 
-    def __init__(self, quick: Quick) -> None:
-        self._quick = quick
+    def __init__(self) -> None:
+        # Kept, because a stream ends when there is no app at work any more.
+        self._tools = parts()
 
     def record(self, call: Call, status: int, code: str | None, details: dict[str, Any] | None = None) -> None:
         """Keep a call that is over, with what it cost, and with what a refusal told besides its code."""
@@ -138,13 +139,13 @@ class Meter:
             "cost_nano_usd": call.cost_nano_usd,
             "price_version": call.price_version,
         }
-        settling.settle(self._quick, call, values)
+        settling.settle(self._tools, call, values)
 
     @contextmanager
     def _settling(self, call: Call) -> Iterator[Act]:
         """Give the act that keeps the row of a call and settles what is held for it."""
         try:
-            with self._quick.act() as act:
+            with self._tools.turns, self._tools.quick.act() as act:
                 act.alone(lock_name(call.key.workspace_id))
                 yield act
         except BaseException as error:
@@ -156,9 +157,9 @@ class Meter:
 
     def _run(self, statement: Prepared, values: dict[str, object]) -> None:
         try:
-            with parts().turns:
-                self._quick.run(statement, values)
-        except self._quick.broken_reference as error:
+            with self._tools.turns:
+                self._tools.quick.run(statement, values)
+        except self._tools.quick.broken_reference as error:
             # The workspace was deleted while the call was at work: its key is as unknown as one that never was.
             unknown = REASONS["invalid_api_key"]
             raise PortalError(

@@ -76,7 +76,7 @@ def ask(workspace: Workspace, body: dict[str, Any], *, actor: Actor, request_id:
     )
     # The provider may take its time; others need the connection meanwhile.
     db.session.rollback()
-    meter = Meter(parts().quick)
+    meter = Meter()
     try:
         _count(call)
         reply = relay.answer(call, ENDPOINTS[ENDPOINT], orjson.dumps(body))

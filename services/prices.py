@@ -168,10 +168,15 @@ def _table() -> _Table:
 
 
 def _rates(provider: str, model: str, at: datetime) -> _Rates | None:
+    # Some prices depend on the day and the time of day, which the table tells in minutes.
+    return _rates_in_minute(provider, model, at.replace(second=0, microsecond=0))
+
+
+@lru_cache(maxsize=_NAMES_KEPT)
+def _rates_in_minute(provider: str, model: str, at: datetime) -> _Rates | None:
     found = _model(provider, model)
     if found is None:
         return None
-    # Which of a model's prices holds depends on the day, so only the model is remembered.
     prices = found.get_prices(at)
     given = {name: value for name, value in vars(prices).items() if value is not None}
     if not given:

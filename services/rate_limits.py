@@ -22,7 +22,7 @@ from limits.strategies import MovingWindowRateLimiter
 from services import metrics
 
 # Importing the class registers the scheme "sqlite" with limits.
-from services.rate_limit_storage import SQLiteStorage, Window
+from services.rate_limit_storage import SQLiteStorage
 from services.redis_windows import RedisWindows
 
 WINDOW_SECONDS = 60
@@ -32,6 +32,8 @@ _REDIS_TIMEOUT_SECONDS = 2.0
 # How long a storage that failed is left alone.
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 15.0
+# A try that takes as long as this before it fails is one that others wait behind.
+_LONG_SECONDS = 0.1
 
 _AWAY = "requests are refused that cannot be counted: the storage of rate limits failed"
 _AWAY_IN_MEMORY = "rate limits are counted in the memory of this process: their storage failed"
@@ -124,7 +126,9 @@ class RateLimits:
 
     def _ask(self, question: Callable[..., _Answer], *arguments: object) -> _Answer:
         outage = self._outage
-        if self._memory is not None and not outage.may_try():
+        if outage.lasts and not outage.may_try():
+            if self._memory is None:
+                raise StoreUnavailable("the rate limit storage failed a moment ago")
             return question(self._memory, *arguments)
         began = outage.clock()
         try:
@@ -158,13 +162,13 @@ class _Counts:
     def hit(self, name: str, limit: int, cost: int) -> RateState:
         try:
             if self._quick is not None:
-                return _seen(limit, self._quick.take(_key(limit, name), limit, WINDOW_SECONDS, cost))
+                return _seen(limit, *self._quick.take(_key(limit, name), limit, WINDOW_SECONDS, cost))
             item = _item(limit)
             allowed = self._strategy.hit(item, name, cost=cost)
             stats = self._strategy.get_window_stats(item, name)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
-        return _state(allowed, limit, stats.remaining if allowed else 0, stats.reset_time)
+        return RateState(allowed, limit, stats.remaining if allowed else 0, stats.reset_time)
 
     def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
         try:
@@ -181,18 +185,20 @@ class _Counts:
     def peek(self, name: str, limit: int) -> RateState:
         try:
             if self._quick is not None:
-                return _seen(limit, self._quick.look(_key(limit, name), limit, WINDOW_SECONDS))
+                return _seen(limit, *self._quick.look(_key(limit, name), limit, WINDOW_SECONDS))
             item = _item(limit)
             stats = self._strategy.get_window_stats(item, name)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
-        return _state(stats.remaining > 0, limit, stats.remaining, stats.reset_time)
+        return RateState(stats.remaining > 0, limit, stats.remaining, stats.reset_time)
 
 
 class Outage:
     """Whether the storage has failed and is not back yet, told once in the log at either end.
 
     ``in_memory``: requests are counted in memory meanwhile, and now and then one of them tries the storage again.
+    Otherwise they are refused. All of them try it, so that the first after its return is served, unless it hangs: then
+    they would wait one behind the other.
     """
 
     def __init__(self, *, in_memory: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
@@ -201,6 +207,7 @@ class Outage:
         self._lock = threading.Lock()
         self._pause = _FIRST_PAUSE_SECONDS
         self._next_try = 0.0
+        self._hangs = False
         self._ended_at = float("-inf")
         self.lasts = False
 
@@ -211,8 +218,9 @@ class Outage:
         with self._lock:
             if self.clock() < self._next_try:
                 return False
-            # A storage that does not answer must hold up nobody else meanwhile.
-            self._next_try = self.clock() + self._pause
+            if self._in_memory or self._hangs:
+                # It must hold up nobody else meanwhile.
+                self._next_try = self.clock() + self._pause
             return True
 
     def note_failure(self, error: Exception, began: float) -> None:
@@ -221,8 +229,14 @@ class Outage:
             if began < self._ended_at:
                 # The storage has answered others since.
                 return
-            self._next_try = self.clock() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            took = self.clock() - began
+            self._hangs = took >= _LONG_SECONDS
+            if self._in_memory:
+                self._next_try = self.clock() + self._pause
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            elif self._hangs:
+                self._pause = min(took, _FIRST_PAUSE_SECONDS)
+                self._next_try = self.clock() + self._pause
             if self.lasts:
                 return
             self.lasts = True
@@ -285,12 +299,8 @@ def _checked(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
 
 
-def _seen(limit: int, window: Window) -> RateState:
-    return _state(window.allowed, limit, limit - window.hits, window.oldest_at + WINDOW_SECONDS)
-
-
-def _state(allowed: bool, limit: int, remaining: int, reset_at: float) -> RateState:
-    return RateState(allowed, limit, max(0, remaining), reset_at)
+def _seen(limit: int, allowed: bool, hits: int, oldest_at: float) -> RateState:
+    return RateState(allowed, limit, limit - hits if hits < limit else 0, oldest_at + WINDOW_SECONDS)
 
 
 def _failures_of(storage: Storage) -> tuple[type[Exception], ...]:

@@ -13,10 +13,10 @@ import structlog
 from sqlalchemy import bindparam, or_, select, update
 
 from models import UsageRecord
-from models.quick import Act, DatabaseUnavailable, Prepared, Quick
+from models.quick import Act, DatabaseUnavailable, Prepared
 from services import metrics, spending
 from services.errors import DatabaseAway
-from services.parts import parts
+from services.parts import Parts, parts
 from services.spending_counters import lock_name
 
 if TYPE_CHECKING:
@@ -29,19 +29,20 @@ _log = structlog.get_logger("settling")
 _waiting: dict[str, tuple[Call, dict[str, Any]]] = {}
 
 
-def settle(quick: Quick, call: Call, values: dict[str, Any]) -> None:
+def settle(tools: Parts, call: Call, values: dict[str, Any]) -> None:
     """Complete the row of a streamed call with ``values``, and settle what is held for it.
 
     Raises DatabaseAway when that is not possible now; it is then done later by ``settle_waiting``, unless a further try
     comes first.
     """
     try:
-        if call.hold is None:
-            quick.run(_SETTLE, {**values, "of_request": call.request_id})
-        else:
-            with quick.act() as act:
-                _settle(act, _SETTLE, call, values)
-    except DatabaseUnavailable as error:
+        with tools.turns:
+            if call.hold is None:
+                tools.quick.run(_SETTLE, {**values, "of_request": call.request_id})
+            else:
+                with tools.quick.act() as act:
+                    _settle(act, _SETTLE, call, values)
+    except (DatabaseUnavailable, DatabaseAway) as error:
         _keep(call, values)
         raise DatabaseAway from error
     except BaseException:

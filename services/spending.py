@@ -90,8 +90,9 @@ def hold(call: Call, routes: Sequence[tuple[str, str]], *, input_tokens: int, ou
         return
     bounded = output_tokens is not None
     most = _most(call, routes, limits, input_tokens, USUAL_OUTPUT_TOKENS if output_tokens is None else output_tokens)
+    tools = parts()
     try:
-        with parts().quick.act() as act:
+        with tools.turns, tools.quick.act() as act:
             act.alone(lock_name(call.key.workspace_id))
             tightest = min(
                 (spending_counters.count(act, call.key.workspace_id, limit) for limit in limits),

@@ -105,7 +105,11 @@ class SQLiteFile:
         deadline = self._lock()
         try:
             execute = (self._usable(deadline) or self._open(deadline)).execute
-            row = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchone())
+            try:
+                row = execute(statement, parameters()).fetchone()
+            except sqlite3.OperationalError:
+                # Somebody else is at it. Or it is a failure, which is then met once more.
+                row = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchone())
         except BaseException as error:
             self._fail(error)
             raise

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from models.quick import DatabaseUnavailable
 from services.errors import DatabaseAway
@@ -34,9 +32,14 @@ class Turns:
         self._line: deque[threading.Lock] = deque()
 
     def __enter__(self) -> None:
-        called = self._line_up()
-        if called is not None:
-            self._wait(called)
+        with self._mutex:
+            if self._free:
+                self._free -= 1
+                return
+            called = threading.Lock()
+            called.acquire()
+            self._line.append(called)
+        self._wait(called)
 
     def __exit__(self, _kind: object = None, error: BaseException | None = None, _traceback: object = None) -> None:
         with self._mutex:
@@ -46,28 +49,6 @@ class Turns:
                 self._line.popleft().release()
             else:
                 self._free += 1
-
-    @contextmanager
-    def stepped_out(self) -> Iterator[None]:
-        """Within a block: let others in while something is done that may take its time, then wait for another turn."""
-        self.__exit__()
-        try:
-            yield
-        finally:
-            called = self._line_up()
-            if called is not None:
-                called.acquire()
-
-    def _line_up(self) -> threading.Lock | None:
-        """Take a free seat, or return the lock that becomes free when it is our turn."""
-        with self._mutex:
-            if self._free:
-                self._free -= 1
-                return None
-            called = threading.Lock()
-            called.acquire()
-            self._line.append(called)
-            return called
 
     def _wait(self, called: threading.Lock) -> None:
         ended_well = -1

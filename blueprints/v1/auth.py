@@ -46,7 +46,7 @@ def bearer_required(
             known.verdict = verdict
             if verdict.key is not None:
                 known.call = _call(verdict.key, known.request_id, asked)
-            meter = Meter(parts().quick)
+            meter = Meter()
             if verdict.code is not None:
                 return _refuse(verdict, meter)
             return _answer(view, args, kwargs, known.call, meter)

@@ -72,7 +72,7 @@ def _record(verdict: Verdict, address: str) -> None:
     """Keep the call as a use of the key that was asked about, or an attempt after its end, beside the question."""
     request_id = key_history.asked_about(g.request_id)
     address, client = address or request.remote_addr or "", request.headers.get("User-Agent")
-    meter = Meter(parts().quick)
+    meter = Meter()
     if verdict.key is not None:
         call = Call(request_id=request_id, key=verdict.key, endpoint=ENDPOINT, address=address, client=client)
         status = 200 if verdict.code is None else REASONS[verdict.code].status

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
@@ -25,8 +25,7 @@ _LONGEST_IDLE_SECONDS = 50.0
 _JOINED_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where connections go."""
 
     host: str

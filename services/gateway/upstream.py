@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 import time
 import zlib
@@ -172,10 +171,12 @@ class Upstream:
         connection.wait_seconds, connection.until = request.wait_seconds, request.until
         sent = False
         try:
-            # It may answer before it has read all, and close: then there is something to read all the same.
-            with contextlib.suppress(*_CLOSED):
+            try:
                 connection.send(request.head, request.body)
                 sent = True
+            except _CLOSED:
+                # It may answer before it has read all, and close: then there is something to read all the same.
+                sent = False
             return Answer(connection.answer(request.method), connection, self._connections)
         except (OSError, ValueError) as error:
             connection.close()

@@ -547,6 +547,8 @@ def test_a_locked_file_is_reported_within_its_timeout_and_used_again_after_it(ur
     other.execute("ROLLBACK")
     other.close()
     assert limits._storage.check()
+    # Others are refused at once for as long as the failed try took.
+    time.sleep(0.4)
     assert limits.hit("name", 9).remaining == 7
 
 
@@ -770,6 +772,26 @@ def test_a_try_that_began_before_the_storage_came_back_does_not_begin_another_ou
     assert not outage.lasts
     outage.note_failure(StoreUnavailable(), 11.0)
     assert outage.lasts
+
+
+def test_while_the_storage_hangs_one_request_at_a_time_tries_it_and_the_others_are_refused_at_once():
+    now = [10.0]
+    outage = Outage(in_memory=False, clock=lambda: now[0])
+    assert outage.may_try()
+    now[0] = 10.4
+    outage.note_failure(StoreUnavailable(), 10.0)
+    assert not outage.may_try()
+    now[0] = 10.9
+    assert [outage.may_try(), outage.may_try()] == [True, False]
+    outage.note_success()
+    assert all(outage.may_try() for _ in range(3))
+
+
+def test_a_storage_that_fails_at_once_is_asked_by_every_request_and_served_at_its_return():
+    now = [10.0]
+    outage = Outage(in_memory=False, clock=lambda: now[0])
+    outage.note_failure(StoreUnavailable(), 10.0)
+    assert all(outage.may_try() for _ in range(3))
 
 
 def test_a_redis_that_does_not_answer_holds_up_few_requests_when_there_is_a_fallback():

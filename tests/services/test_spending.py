@@ -22,7 +22,6 @@ from services import keys, metering, server_processes, settling, spending
 from services.errors import DatabaseAway, SpendingLimitReached, UnknownPrice
 from services.gate import KeyFacts, Presented, judge
 from services.metering import Call, Meter
-from services.parts import parts
 from services.restrictions import Restrictions
 from services.spending_counters import PERIODS, counter_period, period_end, period_start
 from tests.people import Person
@@ -76,7 +75,7 @@ def call_of(key: KeyFacts, started_at: datetime | None = None) -> Call:
 
 def finish(call: Call, output_tokens: int | None, *, streamed: bool = False) -> None:
     call.input_tokens, call.output_tokens = 0, output_tokens
-    meter = Meter(parts().quick)
+    meter = Meter()
     if streamed:
         meter.settle(call, None)
     else:
@@ -343,8 +342,8 @@ def test_what_a_dead_process_held_is_released_and_its_stream_completed(app: Flas
     for call in (plain, streamed, living):
         spending.hold(call, ROUTES, input_tokens=0, output_tokens=10)
     streamed.input_tokens = 1000
-    Meter(parts().quick).open(streamed, 200)
-    Meter(parts().quick).open(living, 200)
+    Meter().open(streamed, 200)
+    Meter().open(living, 200)
     server_processes.beat()
     for call in (plain, streamed):
         kill(call)
@@ -376,7 +375,7 @@ def test_a_call_wrongly_taken_for_dead_still_counts_once(app: Flask, facts: Fact
     call = call_of(key)
     spending.hold(call, ROUTES, input_tokens=0, output_tokens=10)
     call.input_tokens, call.output_tokens = 0, 3
-    Meter(parts().quick).open(call, 200)
+    Meter().open(call, 200)
     kill(call)
     metering.complete_orphans()
     assert counter(key.key_id) == (3 * OUTPUT_TOKEN, 0)
@@ -392,7 +391,7 @@ def test_a_hold_that_could_not_be_settled_is_settled_or_released_by_its_own_proc
     key = facts(monthly_limit_nano_usd=USD)
     call = call_of(key)
     spending.hold(call, ROUTES, input_tokens=0, output_tokens=10)
-    meter = Meter(parts().quick)
+    meter = Meter()
     if moment == "after a stream":
         meter.open(call, 200)
 
@@ -473,7 +472,7 @@ class World:
         except SpendingLimitReached:
             return
         if streamed:
-            Meter(parts().quick).open(call, 200)
+            Meter().open(call, 200)
         self.calls.append((call, bound, streamed, False))
 
     def settle(self, place: int, used: int) -> None:

@@ -64,26 +64,6 @@ def test_a_seat_that_was_left_by_an_error_is_free():
         pass
 
 
-def test_who_steps_out_lets_others_in_and_waits_for_another_turn():
-    turns, seen = Turns(1, 10), []
-
-    def work() -> None:
-        with turns:
-            seen.append("other")
-            time.sleep(SOON)
-            seen.append("other is done")
-
-    with turns:
-        with turns.stepped_out():
-            start(work)
-            while not seen:
-                time.sleep(0.001)
-        seen.append("back")
-    assert seen == ["other", "other is done", "back"]
-    with turns:
-        pass
-
-
 def test_who_waits_too_long_is_told_that_the_database_is_away_and_the_line_goes_on():
     turns, told, called = Turns(1, SOON), [], threading.Event()
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import socket
+import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +17,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from services import keys, metrics
-from services.parts import parts
-from services.rate_limits import StoreUnavailable
+from services.parts import install, parts
+from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
 from tests.neighbours.processes import wait_until
 from tests.neighbours.storage import GROWN
 from tests.neighbours.valkey import Valkey
@@ -152,3 +157,44 @@ def _in_store() -> bool:
 def _token(client: FlaskClient) -> str:
     page = client.get("/sign-in").get_data(as_text=True)
     return page.split('name="csrf_token"')[1].split('value="')[1].split('"')[0]
+
+
+HANGS_SECONDS = 0.4
+
+
+@pytest.fixture
+def hanging_uri(tmp_path: Path, store: Valkey | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A store that takes a request and says nothing: a locked file, or a server that sleeps."""
+    monkeypatch.setattr("services.rate_limits._FIRST_PAUSE_SECONDS", 1.0)
+    if store is None:
+        file = tmp_path / "held.db"
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as holder:
+            holder.execute("PRAGMA journal_mode = WAL")
+            holder.execute("BEGIN EXCLUSIVE")
+            yield f"sqlite:///{file}?timeout={HANGS_SECONDS}"
+        return
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        yield f"redis://127.0.0.1:{silent.getsockname()[1]}/0?socket_timeout={HANGS_SECONDS}"
+
+
+def test_calls_do_not_wait_one_behind_the_other_for_a_store_that_hangs(
+    app: Flask, mint: Mint, fallback: str, hanging_uri: str
+) -> None:
+    limits = RateLimits(storage_from_uri(hanging_uri), fallback=fallback == "memory")
+    install(app.extensions, dataclasses.replace(parts(), limits=limits))
+    headers, answers = bearer(mint().secret), []
+
+    def call() -> None:
+        with app.app_context():
+            answers.append(app.test_client().get("/v1/models", headers=headers))
+
+    began = time.monotonic()
+    threads = [threading.Thread(target=call) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert time.monotonic() - began < 6 * HANGS_SECONDS
+    assert [answer.status_code for answer in answers] == [200 if fallback == "memory" else 503] * 12
+    if fallback == "refuse":
+        assert all("Retry-After" in answer.headers for answer in answers)

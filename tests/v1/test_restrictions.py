@@ -137,3 +137,16 @@ def test_a_key_s_own_rate_counts_beside_the_plan_s_and_the_tighter_is_told(
     assert (refused.status_code, refused.headers["X-RateLimit-Limit"]) == (429, "2")
     # What the key's own limit refused has cost the workspace nothing.
     assert client.get("/v1/models", headers=bearer(other)).headers["X-RateLimit-Remaining"] == "997"
+
+
+def test_what_the_workspace_s_limit_refuses_costs_the_key_s_own_nothing(
+    client: FlaskClient, restricted: Callable[..., Secret], alice: Person
+) -> None:
+    workspaces.set_plan(alice.workspace, "enterprise", requests_per_minute=2, actor=alice.actor)
+    own, other = restricted(requests_per_minute=2), restricted()
+    assert [client.get("/v1/models", headers=bearer(other)).status_code for _ in range(2)] == [200, 200]
+    for _ in range(3):
+        refused = client.get("/v1/models", headers=bearer(own))
+        assert (refused.status_code, told(refused)["tightest"]) == (429, "workspace")
+    workspaces.set_plan(alice.workspace, "enterprise", requests_per_minute=9, actor=alice.actor)
+    assert [client.get("/v1/models", headers=bearer(own)).status_code for _ in range(2)] == [200, 200]
