@@ -6,11 +6,13 @@ import sqlite3
 import time
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, QueuePool, event
 from sqlalchemy.engine import Engine
 
 BUSY_TIMEOUT_SECONDS = 10
 _PAUSE_SECONDS = 0.005
+# SQLite's own choice is 2,000.
+_POOLED_CACHE_KIBIBYTES = 512
 
 
 @event.listens_for(Engine, "connect")
@@ -30,6 +32,14 @@ def _set_up(connection: Any, _record: Any) -> None:
     # What a mail said, with the link in it, is gone from the file once it was sent. The usual of some builds alone.
     cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
+
+
+@event.listens_for(QueuePool, "connect")
+def _keep_few_pages(connection: Any, _record: Any) -> None:
+    """Each connection of a pool has a cache of its own, which fills as the data grows: there are up to fifteen for
+    pages in every process. What one of them does not keep, the system does, once for all."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute(f"PRAGMA cache_size=-{_POOLED_CACHE_KIBIBYTES}")
 
 
 def _switch_to_write_ahead_log(cursor: sqlite3.Cursor) -> None:

@@ -6,6 +6,8 @@ outlive for long the process that watches over it, so that a portal that is star
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import resource
 import signal
@@ -30,6 +32,8 @@ from services.tasks import TASKS
 _HEADER_MILLISECONDS = 15_000
 # About what twenty calls make.
 _OBJECTS_BETWEEN_COLLECTIONS = 10_000
+# Of mallopt(3).
+_M_ARENA_MAX = -8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT, signal.SIGHUP})
         end_with(watcher, signal.SIGTERM)
         allow_open_files(4 * self.threads)
+        share_memory_between_threads()
         # What is loaded stays. Without it the collector has less to look through, and forks go on to share it. By
         # default it looks after every call or two, which is a tenth of the time that calls take.
         gc.freeze()
@@ -104,6 +109,17 @@ class _InThisProcess(MPServer):
         # For the loop that waits for workers, of which there are none.
         self.interrupt_signal = True
         self.main_loop_interrupt.set()
+
+
+def share_memory_between_threads() -> None:
+    """Let all threads take their memory from one place, instead of eight for each core (glibc only).
+
+    What a thread gives back can be used again only by those of its place. So every place grows until it has held the
+    most that its own threads need, which takes many minutes and comes to twice the memory of the whole process; and
+    Python's threads seldom allocate at the same time. Heeded only before there are threads.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def allow_open_files(number: int) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from bench.soak import most_in_a_window
+from bench.soak import Sample, growths, most_in_a_window
 from config import ROOT
 from tests.neighbours.storage import KINDS
 
@@ -28,3 +29,14 @@ def test_a_limit_that_was_exceeded_is_seen() -> None:
     assert most_in_a_window(calls) == 120
     assert most_in_a_window([*calls, (30.2, 30.3)]) == 121
     assert most_in_a_window([(0.0, 100.0)]) == 0, "it cannot be known when that was counted"
+
+
+def test_growth_that_goes_on_is_seen_and_a_worker_that_took_a_killed_ones_place_may_warm_up() -> None:
+    def kept(mebibytes: Callable[[float], float]) -> list[bool]:
+        samples = [Sample(at, int(mebibytes(at) * 2**20), 150, 3) for at in range(2, 600, 2)]
+        return [promise.kept for promise in growths(samples)]
+
+    assert kept(lambda at: 200.0) == [True, True]
+    assert kept(lambda at: 200 + 25 * at / 600) == [False, True]
+    assert kept(lambda at: 170 + 30 * min(max(at - 298, 0) / 110, 1)) == [True, True]
+    assert kept(lambda at: 170 + 30 * min(max(at - 298, 0) / 110, 1) + 25 * at / 600) == [False, True]

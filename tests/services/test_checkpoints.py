@@ -84,6 +84,45 @@ def test_the_log_begins_anew_while_calls_go_on(app, alice, monkeypatch):
     assert parts().quick.log_bytes() < 3000 * 4096 / 2
 
 
+@on_sqlite
+def test_the_log_does_not_grow_although_another_process_writes_and_pages_read_all_the_time(app, alice, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_LONG_BYTES", 100_000)
+    monkeypatch.setattr(checkpoints, "_TOO_LONG_BYTES", 1_000_000)
+    path = app.config["SQLALCHEMY_DATABASE_URI"].removeprefix("sqlite:///")
+    over, written, lengths = threading.Event(), [0], []
+
+    def write() -> None:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        while not over.is_set():
+            connection.execute("UPDATE workspace SET name = ? WHERE id = ?", (f"{written[0]}", alice.workspace_id))
+            written[0] += 1
+            time.sleep(0.001)
+        connection.close()
+
+    def read() -> None:
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+        while not over.is_set():
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM workspace").fetchall()
+            time.sleep(0.01)
+            connection.execute("COMMIT")
+        connection.close()
+
+    threads = [threading.Thread(target=work) for work in (write, write, read, read, read)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 60
+    while written[0] < 3000 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        checkpoints.checkpoint()
+        lengths.append(parts().quick.log_bytes())
+    over.set()
+    for thread in threads:
+        thread.join(10)
+    assert written[0] >= 3000
+    assert max(lengths) < 3000 * 4096 / 2
+
+
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_postgresql_is_left_to_itself(app):
     assert parts().quick.log_bytes() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from flask import Flask
 from sqlalchemy import text
 
@@ -12,6 +13,7 @@ from models import Workspace
 from models.base import transaction
 from services import audit
 from services.actor import SYSTEM
+from services.parts import parts
 from tests.people import Person
 
 
@@ -66,3 +68,10 @@ def test_an_act_inside_an_act_is_committed_or_undone_with_it(app: Flask, alice: 
     except RuntimeError:
         pass
     assert alice.workspace.name == "alice"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_each_of_many_connections_keeps_little_of_the_file_and_the_one_of_v1_as_much_as_is_usual(app: Flask) -> None:
+    assert db.session.execute(text("PRAGMA cache_size")).scalar_one() == -512
+    with parts().quick.aside() as cursor:
+        assert cursor.execute("PRAGMA cache_size").fetchone() == (-2000,)
