@@ -150,7 +150,7 @@ def _json(error: PortalError) -> Response:
     }
     # A key sent in the wrong place is not told back, as the name of a model or of a field.
     told = each_text(body, hide_keys)
-    return PortalResponse(orjson.dumps(told, default=str), error.status, content_type="application/json")
+    return PortalResponse([orjson.dumps(told, default=str)], error.status, content_type="application/json")
 
 
 def _page_or_text(error: PortalError) -> Response:

@@ -72,7 +72,7 @@ def _finish(response: Response) -> Response:
     if current_portal().config["SESSION_COOKIE_SECURE"]:
         headers["Strict-Transport-Security"] = _TRANSPORT_SECURITY
     if api:
-        headers["Cache-Control"] = "no-store"
+        headers.add("Cache-Control", "no-store")
     else:
         _add_page_headers(response)
     seconds = time.perf_counter() - known.started if "started" in known else None

@@ -46,7 +46,10 @@ class PortalRequest(Request):
 
 
 class PortalResponse(Response):
-    """Hands an answer that is whole over in one piece, which the server sends with less ado than a stream."""
+    """Hands an answer that is whole over in one piece, which the server sends with less ado than a stream.
+
+    Made of a list of bytes, its length is written only then.
+    """
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # A status that may bring a Location, or no body, is for werkzeug to put right.
@@ -54,8 +57,8 @@ class PortalResponse(Response):
         if not plain or not self.is_sequence or self._on_close or environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start_response)
         body = b"".join(self.iter_encoded())
-        self.headers["Content-Length"] = str(len(body))
-        start_response(self.status, self.headers.to_wsgi_list())
+        headers = [header for header in self.headers if header[0] != "Content-Length"]
+        start_response(self.status, [*headers, ("Content-Length", str(len(body)))])
         return [body]
 
 

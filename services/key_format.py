@@ -62,9 +62,10 @@ class KeyFormat:
 
 def checksum(text: str) -> str:
     """Return the CRC-32 (ISO 3309) of ``text`` in base 62, padded to six characters."""
-    value = zlib.crc32(text.encode("ascii"))
-    digits = ""
-    for _ in range(CHECKSUM_LENGTH):
-        value, digit = divmod(value, len(ALPHABET))
-        digits = ALPHABET[digit] + digits
-    return digits
+    first, rest = divmod(zlib.crc32(text.encode("ascii")), len(_PAIRS) ** 2)
+    second, third = divmod(rest, len(_PAIRS))
+    return _PAIRS[first] + _PAIRS[second] + _PAIRS[third]
+
+
+# Two digits at a time: every call has its checksum looked at.
+_PAIRS = [tens + units for tens in ALPHABET for units in ALPHABET]

@@ -28,7 +28,8 @@ _LONGEST_HEADER = 300
 @bearer_required(Scope.CHAT_WRITE, model=requested_model)
 def relay_call(name: str) -> Response:
     reply = relay.answer(current_call(), ENDPOINTS[name], read_body(), _passed_on())
-    response = PortalResponse(reply.body, reply.status, reply.headers, content_type=reply.content_type)
+    body = [reply.body] if isinstance(reply.body, bytes) else reply.body
+    response = PortalResponse(body, reply.status, reply.headers, content_type=reply.content_type)
     if isinstance(reply.body, Stream):
         # A proxy in front must pass each event on as it comes.
         response.headers["X-Accel-Buffering"] = "no"

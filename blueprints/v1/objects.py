@@ -17,7 +17,7 @@ from services.restrictions import as_dict
 
 
 def json_response(value: Mapping[str, object], status: int = 200) -> Response:
-    return PortalResponse(orjson.dumps(value), status, content_type="application/json")
+    return PortalResponse([orjson.dumps(value)], status, content_type="application/json")
 
 
 def empty_response() -> Response:
