@@ -213,7 +213,7 @@ def begin_anew(instance: Path) -> None:
     """Forget what ended processes have counted."""
     for path in (instance / _FOLDER).glob("*" + _SUFFIX):
         descriptor = os.open(path, os.O_RDWR)
-        if _is_free(descriptor):
+        if _take(descriptor):
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -285,7 +285,7 @@ def _files() -> Iterator[tuple[bool, Iterator[tuple[_Name, float]]]]:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             continue
-        living = not _is_free(descriptor)
+        living = _is_taken(descriptor)
         os.close(descriptor)
         yield living, _records(memoryview(content))
 
@@ -294,7 +294,7 @@ def _own_file(folder: Path) -> int:
     """Return the descriptor of a locked file: one that an ended process has left, or a new one. Raises OSError."""
     for path in sorted(folder.glob("*" + _SUFFIX)):
         descriptor = os.open(path, os.O_RDWR)
-        if _is_free(descriptor) and os.fstat(descriptor).st_nlink:
+        if _take(descriptor) and os.fstat(descriptor).st_nlink:
             return _with_room(descriptor)
         os.close(descriptor)
     draft = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
@@ -328,10 +328,26 @@ def _lengthen(descriptor: int, _start: int, length: int) -> None:
     os.ftruncate(descriptor, length)
 
 
-def _is_free(descriptor: int) -> bool:
-    """Tell whether nobody holds the file; then we do, until it is closed."""
+def _take(descriptor: int) -> bool:
+    """Hold a file until it is closed, unless a living process does; tell whether we do."""
+    while not _locked(descriptor, fcntl.LOCK_EX):
+        if _is_taken(descriptor):
+            return False
+        # Only a reader was there, who is as good as gone.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(0.001)
+    return True
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Tell whether a living process holds a file. If none does, we keep others from taking it until it is closed."""
+    # Shared, so that of two who read at a moment neither takes the other for the process.
+    return not _locked(descriptor, fcntl.LOCK_SH)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -215,6 +218,34 @@ for attempt in range(20):
     for attempt in range(20):
         (tmp_path / str(attempt)).mkdir()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_who_reads_takes_nobody_else_who_reads_for_a_process(start: Start, tmp_path: Path) -> None:
+    living, dead = start(), start()
+    dead.kill()
+    with contextlib.ExitStack() as stack:
+        for file in (tmp_path / "metrics").iterdir():
+            # Another reader, in the midst of it: the living process's file gives it no lock.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(stack.enter_context(file.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert living.numbers()["arka_processes"] == 1
+
+
+@pytest.mark.parametrize("act", ["a process starts", "the server starts"])
+def test_a_reader_keeps_nobody_from_a_file_that_is_left(start: Start, tmp_path: Path, act: str) -> None:
+    start().kill()
+    (file,) = (tmp_path / "metrics").iterdir()
+    with file.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        # Much longer than a reader takes, and than a process takes to start.
+        leaving = threading.Timer(2, fcntl.flock, (reader, fcntl.LOCK_UN))
+        leaving.start()
+        if act == "a process starts":
+            assert start().numbers()["arka_processes"] == 1
+        else:
+            metrics.begin_anew(tmp_path)
+        leaving.join()
+    assert list((tmp_path / "metrics").iterdir()) == ([file] if act == "a process starts" else [])
 
 
 def test_a_forked_child_does_not_count_in_its_parent_s_file(tmp_path: Path) -> None:
