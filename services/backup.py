@@ -22,7 +22,7 @@ from extensions import db
 from models import MailMessage, ServerProcess, WebhookDelivery, WebhookEvent
 from models.base import now
 from models.postgresql import unbounded
-from services import backup_file, instance_lock, provider_keys, rows, schema
+from services import backup_file, instance_lock, provider_keys, rows, schema, server_processes
 from services.backup_file import Manifest, Reader
 from services.errors import InvalidRequest
 from services.parts import parts
@@ -148,7 +148,7 @@ def _check_that_nobody_serves(connection: Connection) -> None:
         return
     alive = connection.execute(
         select(ServerProcess.node, ServerProcess.alive_until)
-        .where(ServerProcess.alive_until > now())
+        .where(server_processes.is_alive(now()))
         .order_by(ServerProcess.alive_until.desc())
     ).first()
     if alive is not None:

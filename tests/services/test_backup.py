@@ -249,6 +249,18 @@ def test_nothing_is_restored_while_the_portal_serves(app: Flask, lively: keys.Mi
     assert everything() == before
 
 
+def test_a_process_that_died_before_the_clock_was_set_back_holds_up_no_restore(
+    app: Flask, lively: keys.Minted, file: Path
+) -> None:
+    backup.make(file)
+    before = everything()
+    with transaction() as session:
+        ahead = now() + timedelta(hours=1)
+        session.add(ServerProcess(id=new_id("proc"), node="far", started_at=ahead, alive_until=ahead))
+    backup.restore(file, replace=True)
+    assert everything() == before
+
+
 def test_a_server_does_not_start_within_a_restore(tmp_path: Path) -> None:
     with instance_lock.alone(tmp_path), pytest.raises(instance_lock.InUse), instance_lock.serving(tmp_path):
         pass
