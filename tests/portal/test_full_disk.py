@@ -121,7 +121,7 @@ def test_on_a_full_disk_calls_get_503_pages_are_read_and_all_goes_on_when_there_
     assert all(caller.is_served(body) for body in kinds * 10)
 
     # This stream is under way when there is no room any more, and ends before there is.
-    overtaken = Background(lambda: caller.call(slow(0.5, streamed=True)))
+    overtaken = Background(lambda: caller.call(slow(1, streamed=True)))
     time.sleep(1)
     disk.fill()
     for body in kinds:
@@ -129,9 +129,17 @@ def test_on_a_full_disk_calls_get_503_pages_are_read_and_all_goes_on_when_there_
         assert wait_until(lambda body=body: caller.call(body).status == 503, 60)
     assert not any(caller.is_served(body) for body in kinds * 5)
     assert b'"code":"service_unavailable"' in overtaken.wait().content[-300:]
-    for path in ("/sign-in", "/keys", "/usage", "/keys/providers", "/workspace", "/healthz"):
-        assert reader.open(path)[0] == 200
-    assert "arka_sk_" in reader.open("/keys")[1]
+    assert_pages_are_read(reader)
+    assert workers_of(portal) == workers
+
+    # One that is started meanwhile does the same.
+    portal.kill()
+    portal.start()
+    # A start throws away what the last one counted of itself.
+    disk.fill()
+    assert_pages_are_read(reader)
+    assert not any(caller.is_served(body) for body in kinds * 5)
+    workers = workers_of(portal)
 
     disk.free()
     for body in kinds:
@@ -142,6 +150,12 @@ def test_on_a_full_disk_calls_get_503_pages_are_read_and_all_goes_on_when_there_
     assert wait_until(lambda: usage(portal, "ended_at IS NULL") == [], 30)
     assert usage(portal, "status = 200 AND code IS NULL") == sorted(caller.answered)
     assert overtaken.result.request_id in usage(portal, "1 = 1")
+
+
+def assert_pages_are_read(reader: Reader) -> None:
+    for path in ("/sign-in", "/keys", "/usage", "/keys/providers", "/workspace", "/healthz"):
+        assert reader.open(path)[0] == 200
+    assert "arka_sk_" in reader.open("/keys")[1]
 
 
 def usage(portal: Portal, condition: str) -> list[str]:
