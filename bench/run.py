@@ -29,7 +29,7 @@ import gateways
 import table
 from gateways import Gateway, Place
 from machine import Failed, Program, free_port, running
-from provider import LIMITED
+from provider import KEY, LIMITED
 
 import dev
 
@@ -82,11 +82,11 @@ def main() -> None:
         provider = Program(command, environment, ROOT, bench.folder / "provider.log", bench.other_cores)
         with running(provider):
             provider.wait_until_up(f"http://127.0.0.1:{bench.provider_port}/stats", 10)
-            ok = _measure_all(bench, arguments)
+            ok = _measure_all(bench, provider, arguments)
     sys.exit(0 if ok else 1)
 
 
-def _measure_all(bench: Bench, arguments: argparse.Namespace) -> bool:
+def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace) -> bool:
     settings = _settings(bench, "sqlite")
     bench.keys = _prepare(bench, settings)
     portal = gateways.portal(bench.python, settings, bench.keys["load"]["secret"])
@@ -100,7 +100,7 @@ def _measure_all(bench: Bench, arguments: argparse.Namespace) -> bool:
     rows = []
     for contender in contenders:
         try:
-            rows.append(_measure(bench, contender))
+            rows.append(_measure(bench, provider, contender))
         except Failed as error:
             notes.append(f"{contender.name}: {error}")
     without_key = _stats(bench)["without_key"]
@@ -109,21 +109,23 @@ def _measure_all(bench: Bench, arguments: argparse.Namespace) -> bool:
     return len(rows) >= 2 and all(ok for _, _, ok in held)
 
 
-def _measure(bench: Bench, gateway: Gateway) -> dict[str, Any]:
+def _measure(bench: Bench, provider: Program, gateway: Gateway) -> dict[str, Any]:
     """Start a gateway on one core with one worker, and with its usual workers for the streams; return its row."""
+    headers = _headers(bench, gateway)
     print(f"measuring {gateway.name} ...", file=sys.stderr, flush=True)
     row: dict[str, Any] = {"name": gateway.name}
     with _started(bench, gateway, workers=1, cores=bench.gateway_cores) as (program, port, seconds):
         row["start_s"] = seconds
-        _load(bench, gateway, program, port, mode="closed", number=16, seconds=min(2.0, bench.seconds))
+        _load(bench, headers, program, port, mode="closed", number=16, seconds=min(2.0, bench.seconds))
         for name, mode, number in (("c16", "closed", 16), ("rate", "rate", bench.rate), ("c64", "closed", 64)):
-            row[name] = _load(bench, gateway, program, port, mode=mode, number=number, seconds=bench.seconds)
+            row[name] = _load(bench, headers, program, port, mode=mode, number=number, seconds=bench.seconds)
+        row["direct"] = _load_provider(bench, provider)
     workers = len(os.sched_getaffinity(0))
     with _started(bench, gateway, workers=workers, cores=os.sched_getaffinity(0)) as (program, port, unbound):
         # Not held on one core, as nobody starts it.
         row["start_s"] = min(row["start_s"], unbound)
         seconds = bench.events * PAUSE_SECONDS
-        row["streams"] = _load(bench, gateway, program, port, mode="streams", number=bench.streams, seconds=seconds)
+        row["streams"] = _load(bench, headers, program, port, mode="streams", number=bench.streams, seconds=seconds)
     return row
 
 
@@ -157,9 +159,16 @@ def _first_answer(bench: Bench, gateway: Gateway, port: int) -> None:
     raise Failed("it does not answer a call")
 
 
-def _load(bench: Bench, gateway: Gateway, program: Program, port: int, **order: Any) -> dict[str, Any]:
+def _load_provider(bench: Bench, provider: Program) -> dict[str, Any]:
+    """Ask the provider itself at the fixed rate: what the gateway adds is the rest. Beside each gateway anew, because a
+    machine is not the same from one minute to the next."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return _load(bench, headers, provider, bench.provider_port, mode="rate", number=bench.rate, seconds=bench.seconds)
+
+
+def _load(bench: Bench, headers: dict[str, str], program: Program, port: int, **order: Any) -> dict[str, Any]:
     body = json.loads(gates.BODY) | ({"stream": True} if order["mode"] == "streams" else {})
-    told = json.dumps({**order, "port": port, "headers": _headers(bench, gateway), "body": json.dumps(body)})
+    told = json.dumps({**order, "port": port, "headers": headers, "body": json.dumps(body)})
     before = program.cpu_seconds()
     generator = subprocess.Popen([sys.executable, str(HERE / "load.py"), told], stdout=subprocess.PIPE, text=True)
     os.sched_setaffinity(generator.pid, bench.other_cores)

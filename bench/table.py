@@ -8,11 +8,21 @@ from typing import Any
 Row = dict[str, Any]
 Gate = tuple[str, str, bool]
 
+
+def added(quantile: str) -> Callable[[Row], float]:
+    """Return what tells how much later a gateway answers than the provider itself, asked at the same rate."""
+    return lambda row: float(row["rate"][quantile] - row["direct"][quantile])
+
+
 FIGURES: tuple[tuple[str, Callable[[Row], float], int], ...] = (
     ("requests/s, 16 in flight", lambda row: row["c16"]["per_second"], 0),
     ("CPU ms per request", lambda row: row["c16"]["cpu_ms"], 3),
     ("p50 ms at a fixed rate", lambda row: row["rate"]["p50_ms"], 2),
     ("p99 ms at a fixed rate", lambda row: row["rate"]["p99_ms"], 2),
+    ("the provider's own p50 ms at that rate", lambda row: row["direct"]["p50_ms"], 2),
+    ("the provider's own p99 ms at that rate", lambda row: row["direct"]["p99_ms"], 2),
+    ("added p50 ms at a fixed rate", added("p50_ms"), 2),
+    ("added p99 ms at a fixed rate", added("p99_ms"), 2),
     ("p99 ms, 64 in flight", lambda row: row["c64"]["p99_ms"], 1),
     ("memory MiB, 64 in flight", lambda row: row["c64"]["memory_mib"], 0),
     ("streams complete", lambda row: row["streams"]["complete"], 0),
@@ -45,4 +55,5 @@ def text(rows: list[Row], gates: list[Gate], notes: list[str]) -> str:
 
 
 def _ratio(one: float, other: float) -> str:
-    return f"{one / other:.2f}" if other else "-"
+    # A machine that is busy with something else may answer sooner through a gateway, which is no ratio.
+    return f"{one / other:.2f}" if one > 0 and other > 0 else "-"

@@ -22,7 +22,7 @@ from extensions import db
 from models import MailMessage, ServerProcess, WebhookDelivery, WebhookEvent
 from models.base import now
 from models.postgresql import unbounded
-from services import backup_file, instance_lock, provider_keys, rows, schema
+from services import backup_file, instance_lock, provider_keys, rows, schema, server_processes
 from services.backup_file import Manifest, Reader
 from services.errors import InvalidRequest
 from services.parts import parts
@@ -148,7 +148,7 @@ def _check_that_nobody_serves(connection: Connection) -> None:
         return
     alive = connection.execute(
         select(ServerProcess.node, ServerProcess.alive_until)
-        .where(ServerProcess.alive_until > now())
+        .where(server_processes.is_alive(now()))
         .order_by(ServerProcess.alive_until.desc())
     ).first()
     if alive is not None:
@@ -226,12 +226,21 @@ def _replace_everything(scratch: Connection) -> None:
         _empty(target, tables)
         for table in tables:
             written = rows.write(target, table, rows.read(scratch, table))
-            assert written == rows.count(target, table) == rows.count(scratch, table)
+            _check_that_all_are_there(table, written, rows.count(target, table), rows.count(scratch, table))
         if target.dialect.name == "postgresql":
             _number_on(target, tables)
         target.commit()
     # Connections from before must not be used with settings from within.
     db.engine.dispose()
+
+
+def _check_that_all_are_there(table: Table, written: int, found: int, wanted: int) -> None:
+    """A trigger of somebody's own, or a fault of ours, must not lose a row in silence."""
+    if not written == found == wanted:
+        raise RestoreRefused(
+            f"The database holds {found:,} rows of {table.name} where the backup has {wanted:,}. Nothing was changed; "
+            "look for triggers and rules on that table."
+        )
 
 
 def _empty(connection: Connection, tables: list[Table]) -> None:

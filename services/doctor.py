@@ -18,7 +18,6 @@ from extensions import db
 from services import audit_checks, provider_check, schema, sealing, vault_rotation
 from services.gateway.provider_answers import UNREACHABLE
 from services.parts import parts
-from services.rate_limits import StoreUnavailable
 from services.secret import Secret
 
 _LEAST_FREE_BYTES = 100_000_000
@@ -55,7 +54,7 @@ def examine(*, outside: bool = False) -> Iterator[tuple[str, Finding]]:
 def _findings(check: Check) -> Iterator[Finding]:
     try:
         yield from check.run()
-    except (SQLAlchemyError, OSError, StoreUnavailable) as error:
+    except (SQLAlchemyError, OSError) as error:
         # The text of an error may hold the address of the database, and so its password.
         yield Finding(False, f"could not be checked: {type(error).__name__}")
     finally:
@@ -85,8 +84,12 @@ def _schema() -> Iterator[Finding]:
 
 
 def _limits() -> Iterator[Finding]:
-    parts().limits.peek("doctor", 1)
-    yield Finding(True, "the store of the rate limits answers")
+    limits = parts().limits
+    if limits.is_up():
+        yield Finding(True, "the storage of the rate limits counts")
+    else:
+        meanwhile = "each process counts in its own memory" if limits.falls_back else "calls get 503"
+        yield Finding(False, f"the storage of the rate limits does not count; meanwhile {meanwhile}")
 
 
 def _vault() -> Iterator[Finding]:

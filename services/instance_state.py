@@ -10,7 +10,7 @@ from sqlalchemy import select
 from extensions import db
 from models import Job, Passkey, ServerProcess, TotpSecret, User
 from models.base import now
-from services import metrics, tasks
+from services import metrics, server_processes, tasks
 from services.parts import parts
 
 
@@ -54,7 +54,7 @@ def task_states() -> list[TaskState]:
 
 def living_processes() -> list[ServerProcess]:
     """Return the server processes of all nodes that have said lately that they are alive."""
-    query = select(ServerProcess).where(ServerProcess.alive_until > now())
+    query = select(ServerProcess).where(server_processes.is_alive(now()))
     return list(db.session.scalars(query.order_by(ServerProcess.node, ServerProcess.started_at)))
 
 

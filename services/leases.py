@@ -14,11 +14,9 @@ from sqlalchemy import ColumnElement, and_, or_, select, update
 from extensions import db
 from models import Job
 from models.base import now, one_at_a_time, transaction
-from services.server_processes import own_id
+from services.server_processes import CLOCKS_DIFFER, own_id
 
 LEASE = timedelta(seconds=30)
-# Clocks of nodes may differ by this much. A moment further ahead was written before a clock was set back.
-_CLOCKS_DIFFER = timedelta(minutes=1)
 
 # The tasks at work in this process.
 _held: set[str] = set()
@@ -74,10 +72,10 @@ def _may_be_taken(name: str, seconds: float) -> bool:
 def _free(at: datetime, seconds: float) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Nobody holds it, and it is due."""
     return (
-        or_(Job.held_until.is_(None), Job.held_until <= at, Job.held_until > at + LEASE + _CLOCKS_DIFFER),
+        or_(Job.held_until.is_(None), Job.held_until <= at, Job.held_until > at + LEASE + CLOCKS_DIFFER),
         or_(
             Job.last_run_at.is_(None),
             Job.last_run_at <= at - timedelta(seconds=seconds),
-            Job.last_run_at > at + _CLOCKS_DIFFER,
+            Job.last_run_at > at + CLOCKS_DIFFER,
         ),
     )

@@ -20,11 +20,14 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
+
 # A file is a row of records: a number, then the name of its series, padded with NUL.
 _RECORD_BYTES = 256
 _NUMBER_BYTES = 8
 _NUMBERS_PER_RECORD = _RECORD_BYTES // _NUMBER_BYTES
 _MOST_SERIES = 4096
+_FILE_BYTES = _MOST_SERIES * _RECORD_BYTES
 _FOLDER = "metrics"
 _SUFFIX = ".numbers"
 # How a status is told by its class.
@@ -32,6 +35,8 @@ CLASSES = {number: f"{number}xx" for number in range(1, 6)}
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 _Name = tuple[str, ...]
+
+_log = structlog.get_logger("metrics")
 
 
 class _Store:
@@ -41,7 +46,7 @@ class _Store:
         self.lock = threading.Lock()
         self._slots: dict[_Name, int] = {}
         self.folder: Path | None = None
-        self._use(memoryview(bytearray(_MOST_SERIES * _RECORD_BYTES)))
+        self._use(memoryview(bytearray(_FILE_BYTES)))
 
     def _use(self, memory: memoryview) -> None:
         self._bytes = memory
@@ -62,11 +67,11 @@ class _Store:
             return found
 
     def share(self, folder: Path) -> None:
-        """Count in a file from now on. What was counted before is taken along."""
+        """Count in a file from now on. What was counted before is taken along. Raises OSError, and changes nothing."""
         before = [(name, self.numbers[slot]) for name, slot in self._slots.items()]
         folder.mkdir(mode=0o700, exist_ok=True)
         # The descriptor stays open, and with it the lock, for as long as the process lives.
-        self._use(memoryview(mmap.mmap(_own_file(folder), _MOST_SERIES * _RECORD_BYTES)))
+        self._use(memoryview(mmap.mmap(_own_file(folder), _FILE_BYTES)))
         self.folder = folder
         self._slots = {name: number * _NUMBERS_PER_RECORD for number, (name, _) in enumerate(_records(self._bytes))}
         for name, slot in self._slots.items():
@@ -193,15 +198,22 @@ class ProviderRequest:
 
 
 def share(instance: Path) -> None:
-    """Count in a file of the instance folder from now on. Only servers do; what a command counts interests nobody."""
-    _store.share(instance / _FOLDER)
+    """Count in a file of the instance folder from now on. Only servers do; what a command counts interests nobody.
+
+    Where no file is to be had, on a full disk say, the process goes on in its own memory: counts are no reason not to
+    serve.
+    """
+    try:
+        _store.share(instance / _FOLDER)
+    except OSError as error:
+        _log.warning("metrics are counted in the memory of this process: there is no file for them", cause=str(error))
 
 
 def begin_anew(instance: Path) -> None:
     """Forget what ended processes have counted."""
     for path in (instance / _FOLDER).glob("*" + _SUFFIX):
         descriptor = os.open(path, os.O_RDWR)
-        if _is_free(descriptor):
+        if _take(descriptor):
             path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -273,31 +285,69 @@ def _files() -> Iterator[tuple[bool, Iterator[tuple[_Name, float]]]]:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             continue
-        living = not _is_free(descriptor)
+        living = _is_taken(descriptor)
         os.close(descriptor)
         yield living, _records(memoryview(content))
 
 
 def _own_file(folder: Path) -> int:
-    """Return the descriptor of a locked file: one that an ended process has left, or a new one."""
+    """Return the descriptor of a locked file: one that an ended process has left, or a new one. Raises OSError."""
     for path in sorted(folder.glob("*" + _SUFFIX)):
         descriptor = os.open(path, os.O_RDWR)
-        if _is_free(descriptor) and os.fstat(descriptor).st_nlink:
-            return descriptor
+        if _take(descriptor) and os.fstat(descriptor).st_nlink:
+            return _with_room(descriptor)
         os.close(descriptor)
     draft = folder / f"{os.getpid()}-{os.urandom(4).hex()}"
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.ftruncate(descriptor, _MOST_SERIES * _RECORD_BYTES)
+    try:
+        _with_room(descriptor)
+    except OSError:
+        draft.unlink()
+        raise
     # Only now do others see it, who would take it for one that is left.
     draft.rename(draft.with_suffix(_SUFFIX))
     return descriptor
 
 
-def _is_free(descriptor: int) -> bool:
-    """Tell whether nobody holds the file; then we do, until it is closed."""
+def _with_room(descriptor: int) -> int:
+    """Give a file the room for all that it may ever hold, and return it. Closes it and raises OSError if there is none.
+
+    A write to a page that the disk has no room for is no error in a mapped file but SIGBUS, which ends the process.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # macOS has no such call.
+        getattr(os, "posix_fallocate", _lengthen)(descriptor, 0, _FILE_BYTES)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _lengthen(descriptor: int, _start: int, length: int) -> None:
+    os.ftruncate(descriptor, length)
+
+
+def _take(descriptor: int) -> bool:
+    """Hold a file until it is closed, unless a living process does; tell whether we do."""
+    while not _locked(descriptor, fcntl.LOCK_EX):
+        if _is_taken(descriptor):
+            return False
+        # Only a reader was there, who is as good as gone.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(0.001)
+    return True
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Tell whether a living process holds a file. If none does, we keep others from taking it until it is closed."""
+    # Shared, so that of two who read at a moment neither takes the other for the process.
+    return not _locked(descriptor, fcntl.LOCK_SH)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

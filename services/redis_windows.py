@@ -15,21 +15,34 @@ from services.rate_limit_storage import Window
 _MICROSECONDS = 1_000_000
 
 # All times in microseconds. Hits of the same moment are told apart by moving the later one.
+#
+# Hits in the future are left of a clock that was set back, which must lock nobody out: they are moved to now, so that
+# counts stay and last at most one window longer. The others stay where they are. To move all by the difference, as in
+# SQLite, would move them again for each pair of hits from nodes whose clocks differ. Less than a second is no clock
+# set back, but nodes that differ by as much as they may, or a hit that came since we looked at the clock.
 _TAKE = b"""
 local key, now, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local limit, amount = tonumber(ARGV[3]), tonumber(ARGV[4])
-redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - window))
+
+local function text(time) return string.format('%.0f', time) end
+
+local function add(count)
+    local at = now
+    for _ = 1, count do
+        while redis.call('ZADD', key, 'NX', text(at), text(at)) == 0 do at = at + 1 end
+        at = at + 1
+    end
+end
+
+local latest = redis.call('ZRANGE', key, -1, -1)[1]
+if latest and tonumber(latest) > now + 1000000 then
+    add(redis.call('ZREMRANGEBYSCORE', key, '(' .. text(now), '+inf'))
+end
+redis.call('ZREMRANGEBYSCORE', key, '-inf', text(now - window))
 local count = redis.call('ZCARD', key)
 local allowed = count + amount <= limit
 if allowed and amount > 0 then
-    local at = now
-    for _ = 1, amount do
-        local text = string.format('%.0f', at)
-        while redis.call('ZADD', key, 'NX', text, text) == 0 do
-            at = at + 1
-            text = string.format('%.0f', at)
-        end
-    end
+    add(amount)
     redis.call('PEXPIRE', key, math.ceil(window / 1000))
     count = count + amount
 end
@@ -75,4 +88,5 @@ def _times(now: float, seconds: int) -> tuple[int, int]:
 
 def _window(now: float, answer: tuple[int, int, bytes]) -> Window:
     allowed, hits, oldest = answer
-    return Window(bool(allowed), hits, int(oldest) / _MICROSECONDS if oldest else now)
+    # What a look finds in the future is moved to now by the next hit.
+    return Window(bool(allowed), hits, min(int(oldest) / _MICROSECONDS, now) if oldest else now)

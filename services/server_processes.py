@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, bindparam, delete, exists, insert, or_, update
+from sqlalchemy import BindParameter, ColumnElement, bindparam, delete, exists, insert, or_, update
 
 from models import ServerProcess
 from models.base import new_id, now
@@ -19,6 +19,8 @@ from services.parts import parts
 BEAT_SECONDS = 3
 # Beats may be missed. To call a living process dead does no harm: what it settles afterwards still counts, once.
 ALIVE_FOR = timedelta(seconds=15)
+# Clocks of nodes may differ by this much. A moment further ahead was written before a clock was set back.
+CLOCKS_DIFFER = timedelta(minutes=1)
 # A process may take its first call before its first beat.
 UNKNOWN_FOR = timedelta(seconds=60)
 _KEPT_FOR = timedelta(days=1)
@@ -67,20 +69,29 @@ def forget_dead() -> None:
         raise DatabaseAway from error
 
 
+def is_alive(at: datetime) -> ColumnElement[bool]:
+    """Return the condition that a process has said by then that it is alive, and not before its clock was set back."""
+    return ServerProcess.alive_until.between(at, at + ALIVE_FOR + CLOCKS_DIFFER)
+
+
 def is_dead(process_id: Any, since: Any) -> ColumnElement[bool]:
     """Return the condition that the process in a column has died; ``since`` is the column that tells since when it was
     at work. Its parameters are ``moments()``."""
+
+    def moment(name: str) -> BindParameter[datetime]:
+        return bindparam(name, type_=ServerProcess.alive_until.type)
+
     known = exists().where(ServerProcess.id == process_id)
     return or_(
-        known.where(ServerProcess.alive_until < bindparam("now", type_=ServerProcess.alive_until.type)),
-        ~known & (since < bindparam("long_ago", type_=ServerProcess.alive_until.type)),
+        known.where(~ServerProcess.alive_until.between(moment("now"), moment("too_late"))),
+        ~known & ~since.between(moment("long_ago"), moment("too_late")),
     )
 
 
 def moments(at: datetime | None = None) -> dict[str, datetime]:
     """Return the parameters of ``is_dead``."""
     at = at or now()
-    return {"now": at, "long_ago": at - UNKNOWN_FOR}
+    return {"now": at, "long_ago": at - UNKNOWN_FOR, "too_late": at + ALIVE_FOR + CLOCKS_DIFFER}
 
 
 _BEAT = Prepared(

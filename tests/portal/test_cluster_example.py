@@ -82,6 +82,21 @@ def test_services_use_only_what_is_declared_and_each_says_how_it_is() -> None:
     assert "outside" not in COMPOSE["services"]["valkey"]["networks"]
 
 
+def seconds_to_start(name: str) -> int:
+    """How long a service may take until it is well, after everything that it waits for is."""
+    return int(COMPOSE["services"][name]["healthcheck"]["start_period"].removesuffix("s"))
+
+
+def test_a_first_start_may_take_as_long_as_all_that_comes_before_it() -> None:
+    """Who is found unwell too early makes ``docker compose up --wait`` fail."""
+    assert all(seconds_to_start(name) >= 10 for name in COMPOSE["services"])
+    for name, node in NODES.items():
+        # Made ready by then, as the node starts only after them; nginx is well when a node is.
+        assert all(found["condition"] == "service_healthy" for found in node["depends_on"].values())
+        before = max(map(seconds_to_start, node["depends_on"]))
+        assert seconds_to_start("nginx") >= before + seconds_to_start(name)
+
+
 def test_nginx_knows_every_node_and_times_fit_together() -> None:
     for service in NODES.values():
         assert f"server {service['networks']['inside']['ipv4_address']}:5000 " in NGINX

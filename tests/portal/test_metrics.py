@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 import psycopg
 
 from tests.neighbours.fake_provider import OPENAI_KEY, FakeProvider
 from tests.neighbours.portal import Portal, running_portal
 from tests.neighbours.processes import wait_until
+from tests.neighbours.small_disk import small_disk
 from tests.portal.calls import CHAT, HELLO, PASSWORD, call, hammer
 from tests.portal.test_first_start import workers_of
 from tests.services.test_metrics import numbers_in
@@ -50,6 +52,29 @@ def test_metrics_are_one_sum_over_all_workers_also_after_one_was_killed() -> Non
         portal.stop()
         portal.start()
         assert ANSWERED not in numbers(portal)
+
+
+def test_a_portal_whose_metrics_find_no_room_starts_and_serves_and_says_so_once_for_each_worker(tmp_path: Path) -> None:
+    settings = {"ARKA_DEMO": "0", "ARKA_INSTANCE_PATH": str(tmp_path), "ARKA_LOG_FORMAT": "json"}
+    with small_disk(tmp_path / "metrics", kilobytes=8), running_portal(settings, workers=2) as portal:
+        portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
+        portal.command("workspace", "set-plan", "alice", "agency")
+        key = portal.command("key", "create", "--workspace", "alice", "--name", "load", "--test").stdout.strip()
+        workers = workers_of(portal)
+        assert hammer(portal.port, key, requests=60, threads=6) == {200: 60}
+        for path in (
+            "/v1/me",
+            "/v1/models",
+            "/v1/usage",
+            "/v1/keys",
+            "/v1/billing",
+            "/sign-in",
+            "/metrics",
+            "/nowhere",
+        ):
+            assert call(portal.port, key, path=path)[0] < 500
+        assert workers_of(portal) == workers
+        assert portal.stderr().count("metrics are counted in the memory of this process") == 2
 
 
 def test_breakers_and_connections_in_use_are_told_over_all_workers(

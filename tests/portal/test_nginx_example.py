@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -34,31 +38,37 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if nginx is None:
-        pytest.skip("nginx is missing: apt install nginx-light")
-    folder = tmp_path_factory.mktemp("nginx")
-    (folder / "tmp").mkdir()
-    ports = [ReservedPort(), ReservedPort()]
     with running_portal({"ARKA_DEMO": "0"}) as portal:
         portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
         portal.command("workspace", "set-plan", "alice", "agency")
         for name in ("emails:send", "tasks:write"):
             made = portal.command("scope", "define", "--workspace", "alice", name, f"Use {name}.")
             assert made.returncode == 0, made.stderr
-        started = [
-            subprocess.Popen([sys.executable, str(EXAMPLE / "service.py"), str(ports[0].number)]),
-            subprocess.Popen([nginx, "-p", str(folder), "-c", str(config_in(folder, portal.port, ports))]),
-        ]
-        try:
-            assert wait_until(lambda: answers(ports[1].number), 10)
-            yield Guarded(portal, ports[1].number)
-        finally:
-            for process in started:
-                process.terminate()
-                process.wait(10)
-            for port in ports:
-                port.release()
+        with nginx_before(portal.port, tmp_path_factory.mktemp("nginx")) as port:
+            yield Guarded(portal, port)
+
+
+@contextlib.contextmanager
+def nginx_before(portal_port: int, folder: Path) -> Iterator[int]:
+    """Run the example's service and its nginx, which asks at this port, and yield nginx's own."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        pytest.skip("nginx is missing: apt install nginx-light")
+    (folder / "tmp").mkdir()
+    ports = [ReservedPort(), ReservedPort()]
+    started = [
+        subprocess.Popen([sys.executable, str(EXAMPLE / "service.py"), str(ports[0].number)]),
+        subprocess.Popen([nginx, "-p", str(folder), "-c", str(config_in(folder, portal_port, ports))]),
+    ]
+    try:
+        assert wait_until(lambda: all(answers(port.number) for port in ports), 10)
+        yield ports[1].number
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait(10)
+        for port in ports:
+            port.release()
 
 
 def config_in(folder: Path, portal_port: int, ports: list[ReservedPort]) -> Path:
@@ -73,7 +83,7 @@ def config_in(folder: Path, portal_port: int, ports: list[ReservedPort]) -> Path
 
 def answers(port: int) -> bool:
     try:
-        return call(port, None, path="/none")[0] == 404
+        return call(port, None, path="/none")[0] in (404, 501)
     except OSError:
         return False
 
@@ -84,6 +94,12 @@ def test_a_key_with_the_scope_reaches_the_service_which_never_sees_the_key(guard
     assert (status, answer["done"]) == (201, "/emails")
     assert answer["by"].startswith("key_")
     assert key[13:] not in str(answer["saw"])
+
+
+def test_two_keys_at_once_are_refused_as_the_portal_refuses_them(guarded: Guarded) -> None:
+    key = guarded.key("twice", "--scope", "tasks:write")
+    status, _, answer = call(guarded.port, key, "POST", "/tasks", {}, **{"X-API-Key": key})
+    assert (status, answer["error"]["code"]) == (400, "ambiguous_credentials")
 
 
 def test_a_missing_scope_is_refused_word_for_word(guarded: Guarded) -> None:
@@ -127,3 +143,43 @@ def test_over_the_rate_is_429_with_the_wait(guarded: Guarded) -> None:
 def test_a_path_that_is_not_listed_is_not_let_through(guarded: Guarded) -> None:
     key = guarded.key("curious", "--scope", "tasks:write")
     assert call(guarded.port, key, "POST", "/secrets", {})[0] == 404
+
+
+class ChangesItsMind(http.server.BaseHTTPRequestHandler):
+    """In the portal's place: refuses the first question about a key, whose name tells with what, and no later one."""
+
+    asked: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        key = self.headers.get("Authorization", "")
+        self.send_response(204 if key in self.asked else int(key.removeprefix("Bearer ")))
+        self.asked.add(key)
+        self.send_header("X-Arka-Key-Id", "key_1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("first", "told"), [(401, 401), (403, 403), (429, 429), (400, 400), (500, 503), (503, 503)])
+def test_a_refusal_whose_cause_is_gone_a_moment_later_is_no_success(
+    forgetful_nginx: int, first: int, told: int
+) -> None:
+    """Else the caller took for done what the service has never seen."""
+    status, headers, answer = call(forgetful_nginx, str(first), "POST", "/tasks", {})
+    assert (status, answer) == (told, b"")
+    assert headers["Retry-After"] == "1"
+    # The portal has changed its mind: now it is done.
+    assert call(forgetful_nginx, str(first), "POST", "/tasks", {})[0] == 201
+
+
+@pytest.fixture(scope="module")
+def forgetful_nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ChangesItsMind) as portal:
+        threading.Thread(target=portal.serve_forever).start()
+        try:
+            with nginx_before(portal.server_address[1], tmp_path_factory.mktemp("forgetful")) as port:
+                yield port
+        finally:
+            portal.shutdown()

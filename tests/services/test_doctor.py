@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +16,13 @@ from extensions import db
 from models import MasterKeyUse, ProviderKey
 from services import doctor, provider_keys
 from services.parts import parts
-from services.rate_limits import StoreUnavailable
+from services.rate_limit_storage import SQLiteStorage
+from services.rate_limits import RateLimits, storage_from_uri
 from services.secret import Secret
 from tests.neighbours.fake_provider import FakeProvider
+from tests.neighbours.processes import ReservedPort
 from tests.people import Person
+from tests.services.limit_worker import NOBODY
 
 
 @pytest.fixture
@@ -56,13 +63,9 @@ def test_each_fault_is_found_and_named(
     db.session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     db.session.commit()
 
-    def fail(*_given: object) -> None:
-        raise StoreUnavailable
-
-    monkeypatch.setattr(type(parts().limits), "peek", fail)
     monkeypatch.setattr(doctor, "_LEAST_FREE_BYTES", 10**18)
     found = failures()
-    assert set(found) == {"schema", "limits", "vault", "master key", "key files", "disk"}
+    assert set(found) == {"schema", "vault", "master key", "key files", "disk"}
     assert found["vault"] == "alice: the openai key cannot be decrypted; it has to be saved again"
     assert found["key files"] == f"master_key has mode 0640, so others may read it: run `chmod 600 {path}`"
     assert found["schema"].startswith("at 0002, not at ")
@@ -75,6 +78,60 @@ def test_a_database_that_does_not_answer_fails_its_checks_and_not_the_command(ap
     found = failures()
     assert set(found) == {"vault", "master key"}
     assert all(words.startswith("could not be checked: ") for words in found.values())
+
+
+def of_limits() -> doctor.Finding:
+    return next(finding for title, finding in doctor.examine() if title == "limits")
+
+
+@pytest.mark.parametrize(
+    ("fallback", "meanwhile"), [("memory", "each process counts in its own memory"), ("refuse", "calls get 503")]
+)
+def test_a_storage_of_limits_that_is_away_is_found_whatever_is_done_meanwhile(
+    environment: dict[str, str], request: pytest.FixtureRequest, fallback: str, meanwhile: str
+) -> None:
+    port = ReservedPort()
+    try:
+        environment |= {
+            "ARKA_RATELIMIT_STORAGE_URI": f"redis://127.0.0.1:{port.number}",
+            "ARKA_RATELIMIT_FALLBACK": fallback,
+        }
+        request.getfixturevalue("app")
+        found = of_limits()
+    finally:
+        port.release()
+    assert found == doctor.Finding(False, f"the storage of the rate limits does not count; meanwhile {meanwhile}")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may use, unlike those of tests."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_file_of_limits_that_cannot_be_written_is_found(
+    environment: dict[str, str], open_folder: Path, request: pytest.FixtureRequest
+) -> None:
+    environment["ARKA_RATELIMIT_STORAGE_URI"] = uri = f"sqlite:///{open_folder}/limits.db"
+    request.getfixturevalue("app")
+    storage = storage_from_uri(uri)
+    assert RateLimits(storage).hit("name", 1).allowed
+    assert isinstance(storage, SQLiteStorage)
+    storage.close()
+    (open_folder / "limits.db").chmod(0o444)
+    before = os.geteuid()
+    if before == 0:
+        # To root nothing is read-only.
+        os.seteuid(NOBODY)
+    try:
+        found = of_limits()
+    finally:
+        os.seteuid(before)
+    assert not found.good
+    assert "does not count" in found.words
 
 
 def test_the_providers_are_asked_only_when_that_is_wanted(app: Flask, provider: FakeProvider) -> None:

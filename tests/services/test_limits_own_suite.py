@@ -1,4 +1,4 @@
-"""The storage and strategy tests of ``limits`` itself, run against our storage.
+"""The storage and strategy tests of ``limits`` itself, run against our storage, Redis, and our windows in Redis.
 
 They are part of its source archive, which is downloaded for this and never kept. What they do not look at (several
 processes, pruning, a file that fails, the clock, forks) is in ``test_rate_limits.py``.
@@ -22,23 +22,38 @@ VERSION = "5.8.0"
 SHA256 = "c9e0d74aed837e8f6f50d1fcebcf5fd8130957287206bc3799adaee5092655da"
 FILES = ("tests/test_strategy.py", "tests/test_storage.py", "tests/integration/test_concurrency.py")
 PASSED = 57
+# What each kind of storage is not asked, and why. In our windows in Redis each hit has a row, so a million at once take
+# longer than the two seconds of that test's window; /v1 counts at most a thousand at once.
+LEFT_OUT = {"sqlite": [], "redis": [], "windows+redis": ["test_moving_window_huge_cost"]}
 MARKERS = (
     "unit integration redis redis_sentinel redis_cluster memory mongodb memcached valkey valkey_cluster flaky asyncio"
 )
 
 
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _download(tmp_path_factory.mktemp("limits"))
+
+
 @pytest.mark.timeout(600)
-def test_our_storage_passes_the_tests_of_limits_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", list(LEFT_OUT))
+def test_our_storages_pass_the_tests_of_limits_itself(
+    archive: Path, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    uri = f"sqlite:///{tmp_path}/limits.db"
+    if kind != "sqlite":
+        uri = kind + request.getfixturevalue("empty_redis_url").removeprefix("redis")
     folder = tmp_path / "suite"
-    _unpack(_download(tmp_path), folder)
+    _unpack(archive, folder)
+    chosen = " and ".join(f"not {name}" for name in ["Async", *LEFT_OUT[kind]])
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "limits_suite_plugin", "-k", "not Async", *FILES],
+        [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "limits_suite_plugin", "-k", chosen, *FILES],
         cwd=folder,
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "LIMITS_SUITE_URI": f"sqlite:///{tmp_path}/limits.db",
+            "LIMITS_SUITE_URI": uri,
         },
         capture_output=True,
         text=True,
@@ -46,7 +61,7 @@ def test_our_storage_passes_the_tests_of_limits_itself(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
     last = result.stdout.strip().splitlines()[-1]
-    assert re.match(rf"{PASSED} passed, \d+ deselected in", last), last
+    assert re.match(rf"{PASSED - len(LEFT_OUT[kind])} passed, \d+ deselected in", last), last
 
 
 def _download(folder: Path) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +18,14 @@ import pytest
 
 from config import ROOT
 from services import metrics
+from tests.neighbours.small_disk import small_disk
 
 # Counts as it is told, line by line; answers "text" with the sums.
 WORKER = """
 import json, sys
 from pathlib import Path
-from services import metrics
+from services import logs, metrics
+logs.configure("json")
 for line in sys.stdin:
     name, *arguments = json.loads(line)
     if name == "share":
@@ -39,7 +44,12 @@ class Worker:
 
     def __init__(self, folder: Path | None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WORKER],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         if folder is not None:
             self.do("share", str(folder))
@@ -54,12 +64,10 @@ class Worker:
     def numbers(self) -> dict[str, float]:
         return numbers_in(str(self.do("text")))
 
-    def kill(self) -> None:
+    def kill(self) -> str:
+        """End it as a power cut would, and return what it wrote to standard error."""
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe
-            pipe.close()
+        return self._process.communicate(timeout=10)[1]
 
 
 def numbers_in(text: str) -> dict[str, float]:
@@ -161,6 +169,29 @@ def test_more_series_than_there_is_room_for_harm_nobody(start: Start) -> None:
     assert len(numbers) < 4200
 
 
+@pytest.mark.parametrize("found", ["nothing", "a file without room"])
+def test_on_a_full_disk_a_process_counts_in_its_own_memory_and_says_so_once(
+    start: Start, tmp_path: Path, found: str
+) -> None:
+    with small_disk(tmp_path / "metrics", kilobytes=64):
+        if found != "nothing":
+            with (tmp_path / "metrics" / "1-0.numbers").open("wb") as left:
+                left.truncate(4096 * 256)
+        worker = start()
+        for number in range(600):
+            worker.do("REQUESTS.add", str(number), "2xx")
+        assert worker.numbers()['arka_requests_total{route="599",status="2xx"}'] == 1
+        # Nothing is left of the try.
+        assert len(list((tmp_path / "metrics").iterdir())) == (0 if found == "nothing" else 1)
+        assert worker.kill().count("metrics are counted in the memory of this process") == 1
+
+
+def test_a_file_has_the_room_for_all_its_series_from_the_start(start: Start, tmp_path: Path) -> None:
+    start()
+    (file,) = (tmp_path / "metrics").iterdir()
+    assert file.stat().st_blocks * 512 >= file.stat().st_size == 4096 * 256
+
+
 def test_a_label_is_escaped(start: Start) -> None:
     worker = start()
     worker.do("REQUESTS.add", 'a"b\\c\nd', "2xx")
@@ -187,6 +218,34 @@ for attempt in range(20):
     for attempt in range(20):
         (tmp_path / str(attempt)).mkdir()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_who_reads_takes_nobody_else_who_reads_for_a_process(start: Start, tmp_path: Path) -> None:
+    living, dead = start(), start()
+    dead.kill()
+    with contextlib.ExitStack() as stack:
+        for file in (tmp_path / "metrics").iterdir():
+            # Another reader, in the midst of it: the living process's file gives it no lock.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(stack.enter_context(file.open("rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert living.numbers()["arka_processes"] == 1
+
+
+@pytest.mark.parametrize("act", ["a process starts", "the server starts"])
+def test_a_reader_keeps_nobody_from_a_file_that_is_left(start: Start, tmp_path: Path, act: str) -> None:
+    start().kill()
+    (file,) = (tmp_path / "metrics").iterdir()
+    with file.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        # Much longer than a reader takes, and than a process takes to start.
+        leaving = threading.Timer(2, fcntl.flock, (reader, fcntl.LOCK_UN))
+        leaving.start()
+        if act == "a process starts":
+            assert start().numbers()["arka_processes"] == 1
+        else:
+            metrics.begin_anew(tmp_path)
+        leaving.join()
+    assert list((tmp_path / "metrics").iterdir()) == ([file] if act == "a process starts" else [])
 
 
 def test_a_forked_child_does_not_count_in_its_parent_s_file(tmp_path: Path) -> None:

@@ -326,14 +326,46 @@ def test_calls_at_once_never_hold_more_than_the_limit(app: Flask, alice: Person,
 # ---- processes that die
 
 
-def kill(call: Call) -> None:
-    """Let the process that works on a call be one that has died."""
+def kill(call: Call, since: timedelta = timedelta(seconds=1)) -> None:
+    """Let the process that works on a call be one that has died, so long ago."""
     with transaction() as session:
         if session.get(ServerProcess, DEAD) is None:
-            session.add(ServerProcess(id=DEAD, node="n", started_at=now(), alive_until=now() - timedelta(seconds=1)))
+            session.add(ServerProcess(id=DEAD, node="n", started_at=now(), alive_until=now() - since))
             session.flush()
         for model in (SpendingHold, UsageRecord):
             session.execute(update(model).where(model.request_id == call.request_id).values(process_id=DEAD))
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_process_that_died_before_the_clock_was_set_back_is_dead(app: Flask, facts: Facts, registered: bool) -> None:
+    key = facts(monthly_limit_nano_usd=USD)
+    gone, living = call_of(key), call_of(key)
+    ahead = timedelta(hours=1)
+    for call in (gone, living):
+        spending.hold(call, ROUTES, input_tokens=0, output_tokens=10)
+        Meter().open(call, 200)
+    server_processes.beat()
+    if registered:
+        kill(gone, since=-ahead)
+    with transaction() as session:
+        of_gone = {"process_id": DEAD}
+        session.execute(
+            update(UsageRecord)
+            .where(UsageRecord.request_id == gone.request_id)
+            .values(started_at=now() + ahead, **of_gone)
+        )
+        session.execute(
+            update(SpendingHold)
+            .where(SpendingHold.request_id == gone.request_id)
+            .values(created_at=now() + ahead, **of_gone)
+        )
+    metering.complete_orphans()
+    spending.clear_up()
+    assert counter(key.key_id) == (0, 10 * OUTPUT_TOKEN)
+    rows = {row.request_id: row for row in rows_of(UsageRecord)}
+    assert rows[gone.request_id].code == "portal_stopped"
+    assert rows[gone.request_id].ended_at is not None
+    assert rows[living.request_id].ended_at is None
 
 
 def test_what_a_dead_process_held_is_released_and_its_stream_completed(app: Flask, facts: Facts) -> None:
