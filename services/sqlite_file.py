@@ -231,7 +231,6 @@ def _alone_with(path: str, deadline: float) -> Iterator[int]:
     how often that was put aside."""
     try:
         descriptor = os.open(path + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        os.truncate(descriptor, _NUMBER_BYTES)
     except OSError as error:
         raise sqlite3.OperationalError(f"the lock of the file cannot be opened: {error.strerror}") from error
     try:
@@ -243,11 +242,22 @@ def _alone_with(path: str, deadline: float) -> Iterator[int]:
                 if time.monotonic() >= deadline:
                     raise sqlite3.OperationalError("other processes open the file for too long") from error
                 time.sleep(_PAUSE_SECONDS)
+        _write_first_number(descriptor)
         yield descriptor
     finally:
         # To close it is not enough, as a memory map keeps the file open.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
+
+
+def _write_first_number(lock: int) -> None:
+    """Let the file of a lock hold a number. Written and not only lengthened: to look at room that a full disk does not
+    have would end the process."""
+    try:
+        if os.fstat(lock).st_size < _NUMBER_BYTES:
+            os.pwrite(lock, bytes(_NUMBER_BYTES), 0)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"the lock of the file cannot be written: {error.strerror}") from error
 
 
 def _put_aside(path: str, lock: int) -> None:
