@@ -74,11 +74,12 @@ _WINDOW = """
         SELECT number FROM moving_hits
         WHERE window = found.id AND number >= from_number AND at > ?2 - start - ?3 ORDER BY number LIMIT 1)"""
 # Adds a hit of the amount ?5 if there is room for it under the limit ?4. Nothing is added, and no row comes back, when
-# there is none, or when the window needs more work first: it is not there yet, or the clock was set back.
+# there is none, or when the window needs more work first: it is not there yet, or the clock was set back. By less than
+# a millisecond it was not: another process's hit came since we looked at the clock.
 _TAKE = f"""
     INSERT INTO moving_hits (window, number, next, first, oldest, at)
-    SELECT id, total, total + ?5, first, oldest, ?2 - start FROM ({_WINDOW})
-    WHERE total + ?5 - first <= ?4 AND latest <= ?2 - start
+    SELECT id, total, total + ?5, first, oldest, max(latest, ?2 - start) FROM ({_WINDOW})
+    WHERE total + ?5 - first <= ?4 AND latest <= ?2 - start + 0.001
     RETURNING window, number, next, first, ?2 + oldest - at"""  # noqa: S608 - made of what stands here
 _FIND_WINDOW = f"SELECT total - first, start + oldest, start + latest FROM ({_WINDOW})"  # noqa: S608
 _BEGIN_WINDOW = """
@@ -267,7 +268,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         """Return the window if it has no room for so many, None if it may have."""
         now = time.time()
         found = self._file.one(_FIND_WINDOW, lambda: (key, now, seconds))
-        if found is None or found[0] + amount <= limit or found[2] > now:
+        if found is None or found[0] + amount <= limit or found[2] > now + 0.001:
             return None
         return Window(False, found[0], found[1])
 
@@ -279,7 +280,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
             execute(_SET_BACK, place[:2])
             taken = execute(_TAKE, (*place, limit, amount)).fetchone() if amount else None
             hits, oldest_at, _ = execute(_FIND_WINDOW, place).fetchone()
-        return Window(taken is not None or hits + amount <= limit, hits, oldest_at)
+        return Window(taken is not None if amount else hits <= limit, hits, oldest_at)
 
     @_again_after_damage
     def look(self, key: str, limit: int, seconds: int) -> Window:
