@@ -72,16 +72,18 @@ def test_the_log_begins_anew_while_calls_go_on(app, alice, monkeypatch):
     threads = [threading.Thread(target=work, args=(which,)) for which in range(3)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 60
-    while sum(written) < 3000 and time.monotonic() < deadline:
+    deadline, rounds = time.monotonic() + 60, 0
+    # Many rounds, so that one which a busy machine has made long does not hold most of what was written.
+    while (sum(written) < 3000 or rounds < 50) and time.monotonic() < deadline:
         time.sleep(0.02)
         checkpoints.checkpoint()
+        rounds += 1
     over.set()
     for thread in threads:
         thread.join(10)
     # Each of them is a page in the log at least.
     assert sum(written) >= 3000
-    assert parts().quick.log_bytes() < 3000 * 4096 / 2
+    assert parts().quick.log_bytes() < sum(written) * 4096 / 2
 
 
 @on_sqlite
@@ -112,7 +114,7 @@ def test_the_log_does_not_grow_although_another_process_writes_and_pages_read_al
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + 60
-    while written[0] < 3000 and time.monotonic() < deadline:
+    while (written[0] < 3000 or len(lengths) < 50) and time.monotonic() < deadline:
         time.sleep(0.02)
         checkpoints.checkpoint()
         lengths.append(parts().quick.log_bytes())
@@ -120,7 +122,7 @@ def test_the_log_does_not_grow_although_another_process_writes_and_pages_read_al
     for thread in threads:
         thread.join(10)
     assert written[0] >= 3000
-    assert max(lengths) < 3000 * 4096 / 2
+    assert max(lengths) < written[0] * 4096 / 2
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
