@@ -126,7 +126,7 @@ class RateLimits:
 
     def _ask(self, question: Callable[..., _Answer], *arguments: object) -> _Answer:
         outage = self._outage
-        if outage.lasts and not outage.may_try():
+        if not outage.may_try():
             if self._memory is None:
                 raise StoreUnavailable("the rate limit storage failed a moment ago")
             return question(self._memory, *arguments)
@@ -229,14 +229,14 @@ class Outage:
             if began < self._ended_at:
                 # The storage has answered others since.
                 return
-            took = self.clock() - began
-            self._hangs = took >= _LONG_SECONDS
+            ended = self.clock()
+            self._hangs = ended - began >= _LONG_SECONDS
             if self._in_memory:
-                self._next_try = self.clock() + self._pause
+                self._next_try = ended + self._pause
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
             elif self._hangs:
-                self._pause = min(took, _FIRST_PAUSE_SECONDS)
-                self._next_try = self.clock() + self._pause
+                self._pause = min(ended - began, _FIRST_PAUSE_SECONDS)
+                self._next_try = ended + self._pause
             if self.lasts:
                 return
             self.lasts = True

@@ -105,11 +105,7 @@ class SQLiteFile:
         deadline = self._lock()
         try:
             execute = (self._usable(deadline) or self._open(deadline)).execute
-            try:
-                row = execute(statement, parameters()).fetchone()
-            except sqlite3.OperationalError:
-                # Somebody else is at it. Or it is a failure, which is then met once more.
-                row = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchone())
+            row = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchone())
         except BaseException as error:
             self._fail(error)
             raise
