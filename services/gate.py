@@ -328,12 +328,13 @@ def _count(case: _Case, counts: list[tuple[str, int]]) -> list[RateState]:
     limits, (name, limit) = case.parts.limits, counts[-1]
     if len(counts) == 1:
         return [limits.hit(name, limit, case.cost) if case.cost else limits.peek(name, limit)]
-    # What one of the two refuses must cost the other nothing.
-    of_workspace = limits.peek(name, limit)
     own_name, own_limit = counts[0]
-    if not case.cost or of_workspace.remaining < case.cost:
-        refused = of_workspace if not case.cost else of_workspace._replace(allowed=False)
-        return [limits.peek(own_name, own_limit), refused]
+    of_workspace = limits.peek(name, limit)
+    if not case.cost:
+        return [limits.peek(own_name, own_limit), of_workspace]
+    # What one of the two refuses must cost the other nothing.
+    if of_workspace.remaining < case.cost:
+        return [limits.peek(own_name, own_limit), of_workspace._replace(allowed=False)]
     own = limits.hit(own_name, own_limit, case.cost)
     return [own, limits.hit(name, limit, case.cost) if own.allowed else of_workspace]
 
