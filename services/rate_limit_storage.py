@@ -59,7 +59,8 @@ _STORE_SLIDING = """
         previous = excluded.previous, current = excluded.current"""
 
 # A window as it is at the time ?2, of the key ?1 and the length ?3: `total` is the number of the next hit, `first` and
-# `oldest` are those of the oldest living one, or of one that came now; `latest` is when the newest came.
+# `oldest` are those of the oldest living one, or of one that came now; `latest` is when the newest came. When that
+# has left the window all have, and none of them is looked at.
 _WINDOW = """
     SELECT found.id, start, total, latest,
         coalesce(alive.number, total) AS first, coalesce(alive.at, ?2 - start) AS oldest
@@ -70,9 +71,9 @@ _WINDOW = """
             ON window = id AND number = (SELECT max(number) FROM moving_hits WHERE window = id)
         WHERE key = ?1 AND seconds = ?3
     ) AS found
-    LEFT JOIN moving_hits AS alive ON window = found.id AND number = (
+    LEFT JOIN moving_hits AS alive ON window = found.id AND number = CASE WHEN latest > ?2 - start - ?3 THEN (
         SELECT number FROM moving_hits
-        WHERE window = found.id AND number >= from_number AND at > ?2 - start - ?3 ORDER BY number LIMIT 1)"""
+        WHERE window = found.id AND number >= from_number AND at > ?2 - start - ?3 ORDER BY number LIMIT 1) END"""
 # Adds a hit of the amount ?5 if there is room for it under the limit ?4. Nothing is added, and no row comes back, when
 # there is none, or when the window needs more work first: it is not there yet, or the clock was set back. By less than
 # a millisecond it was not: another process's hit came since we looked at the clock.
@@ -93,8 +94,8 @@ _SET_BACK = f"UPDATE moving_windows SET start = ?2 - {_LATEST} WHERE key = ?1 AN
 _TRIM_EVERY = 64
 _TRIM_MOST = 256
 _TRIM = """
-    DELETE FROM moving_hits WHERE window = ?1 AND number < ?2
-        AND number < (SELECT min(number) FROM moving_hits WHERE window = ?1) + ?3"""
+    DELETE FROM moving_hits WHERE window = ?1
+        AND number < min(?2, (SELECT min(number) FROM moving_hits WHERE window = ?1) + ?3)"""
 
 # Once in _SWEEP_EVERY writes a process looks at the next rows of each table, moves those in the future back to now and
 # removes those two windows old: a window when its hits are gone, and of these not too many at once. A table is named

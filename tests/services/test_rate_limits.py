@@ -495,6 +495,27 @@ def test_no_single_hit_pays_for_all_that_has_ended(limits, clock, tmp_path):
     assert max(before - after for before, after in itertools.pairwise(counts)) < 1_000
 
 
+def test_hits_take_no_more_work_the_more_have_ended(limits, clock):
+    def steps_of_sixty_four_hits(ended: int) -> int:
+        for _ in range(ended):
+            limits.hit(f"{ended} ended", 100_000)
+        clock.shift(61)
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+
+        connection = limits._storage._file._connection
+        connection.set_progress_handler(step, 10)
+        for _ in range(64):
+            limits.hit(f"{ended} ended", 100_000)
+        connection.set_progress_handler(None, 10)
+        return steps
+
+    assert 0 < steps_of_sixty_four_hits(20_000) < 2 * steps_of_sixty_four_hits(500)
+
+
 def test_rows_left_by_a_clock_years_ahead_are_removed(limits, clock, tmp_path):
     clock.shift(10 * 365 * 86_400)
     for number in range(200):
