@@ -64,7 +64,7 @@ from services.rate_limits import RateLimits, storage_from_uri
 from services.readiness import Readiness
 from services.relying_party import relying_party
 from services.sessions import LONGEST
-from services.turns import Turns
+from services.turns import SEATS, Turns
 from services.vault import Vault
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def make_parts(settings: config.Settings, app: Flask) -> parts.Parts:
     quick = Quick(settings.database_url)
     return parts.Parts(
         quick=quick,
-        turns=Turns(quick.most, quick.wait_seconds),
+        turns=Turns(SEATS, quick.wait_seconds),
         key_format=KeyFormat(settings.key_prefix),
         key_digests=Digester(settings.secret_key, "api key"),
         fingerprint_digests=Digester(settings.secret_key, "ended api key"),

@@ -29,7 +29,7 @@ def checkpoint() -> None:
         return
     with tools.quick.aside() as cursor:
         cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        with tools.turns:
+        with tools.turns.alone():
             cursor.execute("PRAGMA wal_checkpoint(PASSIVE)")
             if tools.quick.log_bytes() > _TOO_LONG_BYTES:
                 cursor.execute(f"PRAGMA busy_timeout={_WAIT_MILLISECONDS}")

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from models.quick import DatabaseUnavailable
 from services.errors import DatabaseAway
+
+# As many as there are connections to PostgreSQL. SQLite has one for all, but with one seat everybody in line is woken
+# only to find others at work, and a fifth fewer calls are served. Among so few nobody falls far behind.
+SEATS = 8
 
 
 class Turns:
@@ -24,7 +30,7 @@ class Turns:
     """
 
     def __init__(self, seats: int, wait_seconds: float) -> None:
-        self._free = seats
+        self._seats = self._free = seats
         self._wait_seconds = wait_seconds
         self._mutex = threading.Lock()
         self._ended_well = 0
@@ -40,6 +46,14 @@ class Turns:
             called.acquire()
             self._line.append(called)
         self._wait(called)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be in with nobody else. For one thread at a time: two would wait for each other's seats."""
+        with ExitStack() as stack:
+            for _ in range(self._seats):
+                stack.enter_context(self)
+            yield
 
     def __exit__(self, _kind: object = None, error: BaseException | None = None, _traceback: object = None) -> None:
         with self._mutex:

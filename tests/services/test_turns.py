@@ -39,6 +39,27 @@ def test_no_more_are_in_than_there_are_seats():
     assert (inside, most) == (0, 2)
 
 
+def test_who_is_in_alone_has_waited_for_all_and_lets_nobody_in_meanwhile():
+    turns, inside, over = Turns(3, 10), set(), threading.Event()
+
+    def work(number: int) -> None:
+        while not over.is_set():
+            with turns:
+                inside.add(number)
+                time.sleep(0.001)
+                inside.remove(number)
+
+    threads = [start(lambda number=number: work(number)) for number in range(8)]
+    for _ in range(20):
+        with turns.alone():
+            assert not inside
+            time.sleep(0.002)
+            assert not inside
+    over.set()
+    for thread in threads:
+        thread.join(10)
+
+
 def test_whoever_came_first_is_called_first():
     turns, order, threads = Turns(1, 10), [], []
     with turns:
