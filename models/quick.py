@@ -7,8 +7,9 @@ belong together, ``Quick.act`` commits them at once.
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,12 +22,14 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Insert,
+    LargeBinary,
     NullPool,
     Select,
     Update,
     bindparam,
     create_engine,
     func,
+    insert,
     select,
 )
 from sqlalchemy.types import TypeEngine
@@ -62,6 +65,26 @@ class Prepared:
         return found
 
 
+class PreparedRow:
+    """An INSERT of one row of a table, made into SQL once for each set of columns that have a value.
+
+    Most columns of a usage row are empty, and SQLite's driver takes as long over a None as over several other values.
+    """
+
+    def __init__(self, model: type[Any]) -> None:
+        self._model = model
+        self._prepared: dict[tuple[str, ...], Prepared] = {}
+
+    def of(self, values: Mapping[str, Any]) -> Prepared:
+        """Return the INSERT for a row with these values. A column that has none is left to the database: NULL."""
+        names = tuple([name for name, value in values.items() if value is not None])
+        found = self._prepared.get(names)
+        if found is None:
+            statement = insert(self._model).values({name: bindparam(name) for name in names})
+            found = self._prepared[names] = Prepared(statement)
+        return found
+
+
 class _Compiled:
     """The SQL text with the conversions of SQLAlchemy's own column types on the way in and out."""
 
@@ -76,6 +99,7 @@ class _Compiled:
         names = whole.positiontup if compiled.positional else whole.parameters
         assert names is not None
         self._names = list(names)
+        self._pick = _picker(self._names)
         changes = [_change_on_the_way_in(compiled.binds[name].type, dialect) for name in names]
         # Few of the values are to be changed on their way in.
         self._changes = [(place, change) for place, change in enumerate(changes) if change is not None]
@@ -91,7 +115,7 @@ class _Compiled:
     def parameters(self, values: Mapping[str, Any]) -> Any:
         if self._fixed:
             values = {**self._fixed, **values}
-        found = [values[name] for name in self._names]
+        found = list(self._pick(values))
         for place, change in self._changes:
             # NULL is NULL in every column, and most of those that need a change are empty for most calls.
             if found[place] is not None:
@@ -108,11 +132,24 @@ class _Compiled:
         return row
 
 
+def _picker(names: list[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """Return what takes the values of these names out of a mapping, in their order."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda values: [values[name] for name in names]
+
+
 def _change_on_the_way_in(kind: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
     """Return what a value goes through before the driver gets it; None: nothing."""
     if isinstance(kind, JSON) and not kind.none_as_null:
         raise TypeError("None is NULL here, not JSON's null")
-    # Both drivers take a bool as it is; SQLAlchemy would look at each.
+    if dialect.name == "sqlite":
+        # Of these its driver takes bool and bytes too, but asks its adapters about each.
+        if isinstance(kind, Boolean):
+            return int
+        if isinstance(kind, LargeBinary):
+            return bytearray
+    # PostgreSQL's driver takes a bool as it is; SQLAlchemy would look at each.
     return None if isinstance(kind, Boolean) else kind.dialect_impl(dialect).bind_processor(dialect)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import String, bindparam, func, insert, select, update
 
 from models import ApiKey, KeyFingerprint, UsageRecord
 from models.base import now
-from models.quick import Act, DatabaseUnavailable, Prepared
+from models.quick import Act, DatabaseUnavailable, Prepared, PreparedRow
 from services import prices, settling, spending
 from services.errors import DatabaseAway, PortalError
 from services.gate import REASONS, KeyFacts
@@ -90,10 +90,10 @@ class Meter:
         _charge(call, status)
         values = _row(call, status, code, ended_at=now(), duration_ms=call.duration_ms, details=details)
         if call.hold is None:
-            self._run(_INSERT, values)
+            self._run(_INSERT.of(values), values)
             return
         with self._settling(call) as act:
-            act.run(_INSERT, values)
+            act.run(_INSERT.of(values), values)
             spending.settle(act, call, call.cost_nano_usd or 0)
 
     def record_attempt(self, attempt: Attempt) -> None:
@@ -118,7 +118,8 @@ class Meter:
     def open(self, call: Call, status: int) -> None:
         """Keep a call whose answer is about to be streamed."""
         try:
-            self._run(_INSERT, _row(call, status, None, ended_at=None, duration_ms=None))
+            values = _row(call, status, None, ended_at=None, duration_ms=None)
+            self._run(_INSERT.of(values), values)
         except DatabaseAway:
             # Nothing is going to be streamed, so nothing settles it.
             if call.hold is not None:
@@ -284,9 +285,7 @@ def _text(value: str | None, length: int) -> str | None:
 
 
 _columns = UsageRecord.__table__.columns
-_INSERT = Prepared(
-    insert(UsageRecord).values({column.name: bindparam(column.name) for column in _columns if column.name != "id"})
-)
+_INSERT = PreparedRow(UsageRecord)
 _ORPHANS = Prepared(
     select(*(_columns[name] for name in _Orphan.__slots__)).where(
         UsageRecord.ended_at.is_(None), is_dead(UsageRecord.process_id, UsageRecord.started_at)

@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from models import UsageRecord
 from models.quick import Quick
 from services import gate, keys, metering
 from services.parts import parts
@@ -65,3 +66,20 @@ def test_a_call_finds_its_key_and_its_row_by_an_index(app: Flask, alice: Person)
         rows = connection.execute(f"EXPLAIN QUERY PLAN {compiled.sql}", list(values.values())).fetchall()
         assert rows
         assert not [row[3] for row in rows if row[3].startswith("SCAN") and "CONSTANT" not in row[3]], rows
+
+
+def test_no_empty_column_of_a_usage_row_is_sent_and_the_database_leaves_it_empty(
+    client: FlaskClient, mint: Callable[..., keys.Minted], connect: Callable[[str, str], None]
+) -> None:
+    connect("openai", OPENAI_KEY)
+    sent: list[str] = []
+    connection = kept_connection(parts().quick)
+    connection.set_trace_callback(lambda sql: sent.append(sql))
+    answer = client.post("/v1/chat/completions", json=CHAT, headers=bearer(mint(environment="live").secret))
+    connection.set_trace_callback(None)
+    (row,) = [sql for sql in sent if sql.startswith("INSERT INTO usage_record")]
+    assert answer.status_code == 200
+    assert "NULL" not in row
+    assert "user_id" not in row
+    columns = UsageRecord.__table__.columns
+    assert not [column.name for column in columns if column.nullable and column.server_default is not None]
