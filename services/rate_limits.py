@@ -120,7 +120,7 @@ class RateLimits:
     def is_up(self) -> bool:
         """Tell whether the storage counts now, whatever is done while it does not."""
         try:
-            return self._storage.check()
+            return self._store.check()
         except self._store.failures:
             return False
 
@@ -169,6 +169,10 @@ class _Counts:
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
         return RateState(allowed, limit, stats.remaining if allowed else 0, stats.reset_time)
+
+    def check(self) -> bool:
+        """Tell whether the storage counts now. Raises one of ``failures`` at times."""
+        return (self._quick or self._storage).check()
 
     def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
         try:

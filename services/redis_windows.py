@@ -13,6 +13,9 @@ from limits.storage import RedisStorage
 from services.rate_limit_storage import Window
 
 _MICROSECONDS = 1_000_000
+# The name of the window that checks are counted in, and more of them than there are.
+_CHECK = "check"
+_CHECKS_A_SECOND = 100_000
 
 # All times in microseconds. Hits of the same moment are told apart by moving the later one.
 #
@@ -76,6 +79,10 @@ class RedisWindows:
         """Tell what ``take`` would find, without counting."""
         now = time.time()
         return _window(now, self._look([self._key(key)], [*_times(now, seconds), limit]))
+
+    def check(self) -> bool:
+        """Tell that hits are counted now, by one. A server that answers and takes no writing, as a replica, raises."""
+        return self.take(_CHECK, _CHECKS_A_SECOND, 1).allowed
 
     def _key(self, key: str) -> str:
         # The library's own windows are of another type, and have the name without this.

@@ -762,6 +762,33 @@ def test_a_redis_that_is_away_is_reported():
             ask("name", 9)
 
 
+def test_a_redis_that_answers_and_takes_no_writing_is_not_up(redis_url, name):
+    storage = storage_from_uri(redis_url)
+    limits, server = RateLimits(storage), storage.get_connection()
+    assert limits.is_up()
+    server.config_set("min-replicas-to-write", 1)
+    try:
+        assert server.ping()
+        assert not limits.is_up()
+        with pytest.raises(StoreUnavailable):
+            limits.hit(name, 9)
+    finally:
+        server.config_set("min-replicas-to-write", 0)
+    assert limits.is_up()
+
+
+def test_a_replica_of_redis_is_not_up(redis_url):
+    storage = storage_from_uri(redis_url)
+    limits, server = RateLimits(storage), storage.get_connection()
+    server.replicaof("127.0.0.1", "1")
+    try:
+        assert server.ping()
+        assert not limits.is_up()
+    finally:
+        server.replicaof("NO", "ONE")
+    assert limits.is_up()
+
+
 @pytest.mark.parametrize(("query", "at_least", "at_most"), [("", 1.5, 5), ("?socket_timeout=0.1", 0, 1.5)])
 def test_a_redis_that_does_not_answer_is_reported(query, at_least, at_most):
     with socket.create_server(("127.0.0.1", 0)) as silent:
