@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from models.quick import DatabaseUnavailable
 from services.errors import DatabaseAway
@@ -42,18 +42,8 @@ class Turns:
             if self._free:
                 self._free -= 1
                 return
-            called = threading.Lock()
-            called.acquire()
-            self._line.append(called)
+            called = self._line_up()
         self._wait(called)
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be in with nobody else. For one thread at a time: two would wait for each other's seats."""
-        with ExitStack() as stack:
-            for _ in range(self._seats):
-                stack.enter_context(self)
-            yield
 
     def __exit__(self, _kind: object = None, error: BaseException | None = None, _traceback: object = None) -> None:
         with self._mutex:
@@ -64,18 +54,43 @@ class Turns:
             else:
                 self._free += 1
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be in with nobody else. For one thread at a time: two would wait for each other's seats."""
+        with self._mutex:
+            taken, self._free = self._free, 0
+            # Side by side in the line, so that it is waited for once and not once for each seat.
+            line = deque([self._line_up() for _ in range(self._seats - taken)])
+        try:
+            while line:
+                called = line.popleft()
+                self._wait(called)
+                taken += 1
+            yield
+        finally:
+            taken += sum(not self._left(called) for called in line)
+            for _ in range(taken):
+                self.__exit__()
+
+    def _line_up(self) -> threading.Lock:
+        called = threading.Lock()
+        called.acquire()
+        self._line.append(called)
+        return called
+
     def _wait(self, called: threading.Lock) -> None:
         ended_well = -1
         while ended_well != self._ended_well:
             ended_well = self._ended_well
             if called.acquire(timeout=self._wait_seconds):
                 return
-        self._leave(called)
+        if self._left(called):
+            raise DatabaseAway
 
-    def _leave(self, called: threading.Lock) -> None:
+    def _left(self, called: threading.Lock) -> bool:
+        """Leave the line. False: it was called at the last moment, and has a seat."""
         with self._mutex:
             if called not in self._line:
-                # It was called at the last moment.
-                return
+                return False
             self._line.remove(called)
-        raise DatabaseAway
+            return True

@@ -60,6 +60,33 @@ def test_who_is_in_alone_has_waited_for_all_and_lets_nobody_in_meanwhile():
         thread.join(10)
 
 
+def test_who_gives_up_waiting_to_be_alone_leaves_every_seat_to_the_others():
+    turns, told, over = Turns(3, SOON), [], threading.Event()
+
+    def work() -> None:
+        with turns:
+            over.wait(10)
+
+    def wait_to_be_alone() -> None:
+        try:
+            with turns.alone():
+                told.append("alone")
+        except DatabaseAway:
+            told.append("away")
+
+    threads = [start(work) for _ in range(2)]
+    while turns._free > 1:
+        time.sleep(0.001)
+    wait_to_be_alone()
+    over.set()
+    for thread in threads:
+        thread.join(10)
+    assert told == ["away"]
+    wait_to_be_alone()
+    assert told == ["away", "alone"]
+    assert (turns._free, len(turns._line)) == (3, 0)
+
+
 def test_whoever_came_first_is_called_first():
     turns, order, threads = Turns(1, 10), [], []
     with turns:
