@@ -47,12 +47,9 @@ class Turns:
 
     def __exit__(self, _kind: object = None, error: BaseException | None = None, _traceback: object = None) -> None:
         with self._mutex:
-            if self._line:
-                if not isinstance(error, DatabaseUnavailable):
-                    self._ended_well += 1
-                self._line.popleft().release()
-            else:
-                self._free += 1
+            if not isinstance(error, DatabaseUnavailable):
+                self._ended_well += 1
+            self._give_back()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -69,14 +66,21 @@ class Turns:
             yield
         finally:
             taken += sum(not self._left(called) for called in line)
-            for _ in range(taken):
-                self.__exit__()
+            with self._mutex:
+                for _ in range(taken):
+                    self._give_back()
 
     def _line_up(self) -> threading.Lock:
         called = threading.Lock()
         called.acquire()
         self._line.append(called)
         return called
+
+    def _give_back(self) -> None:
+        if self._line:
+            self._line.popleft().release()
+        else:
+            self._free += 1
 
     def _wait(self, called: threading.Lock) -> None:
         ended_well = -1

@@ -77,7 +77,9 @@ def test_who_gives_up_waiting_to_be_alone_leaves_every_seat_to_the_others():
     threads = [start(work) for _ in range(2)]
     while turns._free > 1:
         time.sleep(0.001)
+    ended_well = turns._ended_well
     wait_to_be_alone()
+    assert turns._ended_well == ended_well, "whoever waits is not told that the line moves"
     over.set()
     for thread in threads:
         thread.join(10)
