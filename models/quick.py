@@ -231,11 +231,6 @@ class Quick:
         _alive.add(self)
 
     @property
-    def most(self) -> int:
-        """How many connections there may be."""
-        return self._kept.most
-
-    @property
     def wait_seconds(self) -> float:
         """How long a statement waits for one of them."""
         return self._kept.wait_seconds
