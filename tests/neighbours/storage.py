@@ -2,7 +2,8 @@
 
 - not set: tests that can differ run on SQLite and on PostgreSQL, the others on SQLite, as the portal comes;
 - ``postgresql``: every test runs on PostgreSQL, and counts limits in Valkey, as the portal does when it has grown;
-- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable.
+- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable, and those
+  in a browser not: it finds nothing more there.
 
 What is about the SQLite files themselves, or runs on them in any case, is marked ``embedded`` and left out of the
 last two.
@@ -36,17 +37,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not GROWN:
         return
-    left_out = [item for item in items if item.get_closest_marker("embedded") or _has_run(item)]
+    left_out = [item for item in items if item.get_closest_marker("embedded") or _adds_nothing(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in set(left_out)]
 
 
-def _has_run(item: pytest.Item) -> bool:
-    """Tell whether a run without the variable carries this out on PostgreSQL, or there is no database in it."""
+def _adds_nothing(item: pytest.Item) -> bool:
+    """Tell whether a run without the variable carries this out on PostgreSQL, or the kind of database is not in it."""
     if _WANTED != "postgresql-rest":
         return False
     names = set(getattr(item, "fixturenames", ()))
     if _ON_BOTH & set(getattr(getattr(item, "callspec", None), "params", {})) or names & {"postgres", "postgres_url"}:
+        return True
+    if "browser" in names:
         return True
     return item.path.parent.name != "portal" and not names & {"app", "one_database_url"}
 

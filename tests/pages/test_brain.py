@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from services.gateway import brain_rules
 from services.parts import parts
 from tests.neighbours.fake_provider import FakeProvider
+from tests.pages.looks import assert_accessible, assert_no_sideways_scroll
 from tests.pages.visitor import Visitor
 from tests.people import PASSWORD, Person
 
@@ -99,7 +99,5 @@ def test_nothing_stands_in_the_way_of_assistive_technology(page: Page, site: str
     page.get_by_role("textbox", name="Prompt").fill(CODE)
     page.get_by_role("button", name="Show the choice").click()
     page.get_by_text("Coding", exact=True).click()
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert beyond <= 0
+    assert_accessible(page, "a choice")
+    assert_no_sideways_scroll(page, "a choice")

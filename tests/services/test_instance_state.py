@@ -41,7 +41,7 @@ def test_a_task_tells_its_last_run_and_how_often_it_failed(app: Flask) -> None:
 
 def test_only_processes_that_say_so_are_alive(app: Flask) -> None:
     with transaction() as session:
-        for name, seconds in (("proc_dead", -1), ("proc_alive", 10), ("proc_before_the_clock_was_set_back", 600)):
+        for name, seconds in (("proc_dead", -1), ("proc_alive", 10), ("proc_of_a_later_clock", 600)):
             at = now() + timedelta(seconds=seconds)
             session.add(ServerProcess(id=name, node="node-1", started_at=now(), alive_until=at))
     assert [process.id for process in instance_state.living_processes()] == ["proc_alive"]
