@@ -17,12 +17,11 @@ import structlog
 from limits import RateLimitItemPerMinute
 from limits.errors import ConfigurationError, StorageError
 from limits.storage import MovingWindowSupport, RedisStorage, Storage, storage_from_string
-from limits.strategies import MovingWindowRateLimiter
 
 from services import metrics
 
 # Importing the class registers the scheme "sqlite" with limits.
-from services.rate_limit_storage import SQLiteStorage
+from services.rate_limit_storage import SQLiteStorage, Window
 from services.redis_windows import RedisWindows
 
 WINDOW_SECONDS = 60
@@ -148,53 +147,59 @@ class _Counts:
     """The counts in one storage. Whatever fails there is a StoreUnavailable."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._windows = cast(MovingWindowSupport, storage)
-        # What counts a hit and tells all about its window in one step.
-        self._quick: SQLiteStorage | RedisWindows | None = None
-        if isinstance(storage, SQLiteStorage):
-            self._quick = storage
-        elif isinstance(storage, RedisStorage):
-            self._quick = RedisWindows(storage)
-        self._strategy = MovingWindowRateLimiter(storage)
+        self._windows = _windows_of(storage)
         self.failures = _failures_of(storage)
 
     def hit(self, name: str, limit: int, cost: int) -> RateState:
-        try:
-            if self._quick is not None:
-                return _seen(limit, *self._quick.take(_key(limit, name), limit, WINDOW_SECONDS, cost))
-            item = _item(limit)
-            allowed = self._strategy.hit(item, name, cost=cost)
-            stats = self._strategy.get_window_stats(item, name)
-        except self.failures as error:
-            raise StoreUnavailable("the rate limit storage failed") from error
-        return RateState(allowed, limit, stats.remaining if allowed else 0, stats.reset_time)
+        return _seen(limit, *self._take(_key(limit, name), limit, WINDOW_SECONDS, cost))
+
+    def peek(self, name: str, limit: int) -> RateState:
+        return _seen(limit, *self._look(_key(limit, name), limit, WINDOW_SECONDS))
+
+    def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
+        return self._take(key, limit, seconds, amount).allowed
+
+    def window(self, key: str, limit: int, seconds: int) -> tuple[float, int]:
+        found = self._look(key, limit, seconds)
+        return found.oldest_at, found.hits
 
     def check(self) -> bool:
         """Tell whether the storage counts now. Raises one of ``failures`` at times."""
-        return (self._quick or self._storage).check()
+        return self._windows.check()
 
-    def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
+    def _take(self, key: str, limit: int, seconds: int, amount: int) -> Window:
         try:
-            return self._windows.acquire_entry(key, limit, seconds, amount)
+            return self._windows.take(key, limit, seconds, amount)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
 
-    def window(self, key: str, limit: int, seconds: int) -> tuple[float, int]:
+    def _look(self, key: str, limit: int, seconds: int) -> Window:
         try:
-            return self._windows.get_moving_window(key, limit, seconds)
+            return self._windows.look(key, limit, seconds)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
 
-    def peek(self, name: str, limit: int) -> RateState:
-        try:
-            if self._quick is not None:
-                return _seen(limit, *self._quick.look(_key(limit, name), limit, WINDOW_SECONDS))
-            item = _item(limit)
-            stats = self._strategy.get_window_stats(item, name)
-        except self.failures as error:
-            raise StoreUnavailable("the rate limit storage failed") from error
-        return RateState(stats.remaining > 0, limit, stats.remaining, stats.reset_time)
+
+class _LibraryWindows:
+    """The moving windows of any other storage: two steps for a hit and what is told of it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._moving = cast(MovingWindowSupport, storage)
+        self.check = storage.check
+
+    def take(self, key: str, limit: int, seconds: int, amount: int = 1) -> Window:
+        allowed = self._moving.acquire_entry(key, limit, seconds, amount)
+        return self.look(key, limit, seconds)._replace(allowed=allowed)
+
+    def look(self, key: str, limit: int, seconds: int) -> Window:
+        oldest_at, hits = self._moving.get_moving_window(key, limit, seconds)
+        return Window(hits < limit, hits, oldest_at)
+
+
+def _windows_of(storage: Storage) -> SQLiteStorage | RedisWindows | _LibraryWindows:
+    if isinstance(storage, SQLiteStorage):
+        return storage
+    return RedisWindows(storage) if isinstance(storage, RedisStorage) else _LibraryWindows(storage)
 
 
 class Outage:

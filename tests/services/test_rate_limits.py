@@ -26,6 +26,7 @@ from limits.storage.base import TimestampedSlidingWindow
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
 from services import logs
+from services.guarded_storage import GuardedStorage
 from services.rate_limit_storage import SQLiteStorage
 from services.rate_limits import Outage, RateLimits, StoreUnavailable, storage_from_uri
 from tests.neighbours.processes import wait_until
@@ -566,6 +567,22 @@ def test_a_clock_set_back_takes_nothing_from_a_limit_for_more_than_a_minute(coun
     clock.shift(61.001)
     assert counting.peek(name, 100).remaining == 100
     assert all(counting.hit(name, 100).allowed for _ in range(100))
+
+
+@pytest.mark.parametrize("seconds", [60, 3_600])
+def test_a_clock_set_back_takes_nothing_from_a_limit_of_pages_for_longer_than_its_window(
+    counting, name, clock, seconds
+):
+    """Pages count through the guarded storage, in windows of any length."""
+    limiter = MovingWindowRateLimiter(GuardedStorage("portal://", limits=counting))
+    limit = RateLimitItemPerSecond(10, seconds)
+    assert all(limiter.hit(limit, name) for _ in range(9))
+    clock.shift(-86_400)
+    assert [limiter.hit(limit, name) for _ in range(2)] == [True, False]
+    assert limiter.get_window_stats(limit, name) == (pytest.approx(time.time() + seconds), 0)
+    clock.shift(seconds + 0.001)
+    assert limiter.get_window_stats(limit, name).remaining == 10
+    assert all(limiter.hit(limit, name) for _ in range(10))
 
 
 def test_a_clock_set_forward_takes_nothing_from_a_limit(counting, name, clock):
