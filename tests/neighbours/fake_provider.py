@@ -214,6 +214,11 @@ class FakeProvider:
         """How many requests are being answered at this moment."""
         return sum(request.outcome == "open" for request in list(self.requests))
 
+    @property
+    def connections_open(self) -> int:
+        """How many connections it has now."""
+        return len(self._server.connections) if self._server is not None else 0
+
     def wait_for(self, count: int, timeout_seconds: float = 10.0) -> list[Received]:
         """Wait until this many requests have come since the last reset, and return them. Raises TimeoutError."""
         if not processes.wait_until(lambda: len(self.requests) >= count, timeout_seconds):
@@ -412,12 +417,12 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        self.connections.discard(request)
         if request in self.to_reset:
             self.to_reset.discard(request)
             self.close_request(request)
         else:
             super().shutdown_request(request)
+        self.connections.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()

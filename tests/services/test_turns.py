@@ -165,4 +165,5 @@ def test_a_line_in_which_each_turn_ends_with_the_database_away_does_not_move():
 
     for thread in [start(work) for _ in range(6)]:
         thread.join(10)
-    assert told.count(DatabaseAway) >= 3
+    # If it counted as moving, all would come to their turn. Who gives up first depends on how busy the machine is.
+    assert DatabaseAway in told
