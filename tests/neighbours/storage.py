@@ -2,7 +2,7 @@
 
 - not set: tests that can differ run on SQLite and on PostgreSQL, the others on SQLite, as the portal comes;
 - ``postgresql``: every test runs on PostgreSQL, and counts limits in Valkey, as the portal does when it has grown;
-- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable, and those
+- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable, and pages
   in a browser not: it finds nothing more there.
 
 What is about the SQLite files themselves, or runs on them in any case, is marked ``embedded`` and left out of the
@@ -49,9 +49,9 @@ def _adds_nothing(item: pytest.Item) -> bool:
     names = set(getattr(item, "fixturenames", ()))
     if _ON_BOTH & set(getattr(getattr(item, "callspec", None), "params", {})) or names & {"postgres", "postgres_url"}:
         return True
-    if "browser" in names:
-        return True
-    return item.path.parent.name != "portal" and not names & {"app", "one_database_url"}
+    if item.path.parent.name == "portal":
+        return False
+    return "browser" in names or not names & {"app", "one_database_url"}
 
 
 @pytest.fixture(params=KINDS)
