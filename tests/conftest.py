@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-
-import pytest
 
 pytest_plugins = [
     "tests.neighbours.network_guard",
@@ -23,9 +20,3 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what is loaded by now: a million objects, all there to the end."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a quarter of the time is spent waiting for servers."""
-    return len(os.sched_getaffinity(0)) + 1
