@@ -45,7 +45,7 @@ class SQLiteFile:
 
     The threads of the process queue on a mutex. The file is opened at the first use, and anew after every failure,
     since it may have been repaired or replaced by then. Of its own it raises only ``sqlite3.Error``, also to whoever
-    cannot have the file within ``timeout`` seconds.
+    has waited ``timeout`` seconds for the file while nobody in this process got on with it.
 
     ``synchronous`` is SQLite's: OFF survives the death of the process but not of the machine, NORMAL does both except
     for the latest commits, FULL waits for the disk at each commit.
@@ -70,6 +70,8 @@ class SQLiteFile:
         self._setup = ("PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}", *schema)
         self._timeout = timeout
         self._mutex = threading.Lock()
+        # How many times it was used and all went well.
+        self._uses = 0
         self._connection: sqlite3.Connection | None = None
         with _register_mutex:
             _files.add(self)
@@ -94,7 +96,7 @@ class SQLiteFile:
         except BaseException as failure:
             self._fail(failure)
             raise
-        self._mutex.release()
+        self._unlock()
 
     def one(self, statement: str, parameters: Callable[[], Sequence[Any]]) -> Any:
         """Carry out one statement by itself and return its first row, or None. What it changed is committed then.
@@ -109,7 +111,7 @@ class SQLiteFile:
         except BaseException as error:
             self._fail(error)
             raise
-        self._mutex.release()
+        self._unlock()
         return row
 
     def close(self) -> None:
@@ -130,10 +132,22 @@ class SQLiteFile:
         self._close()
 
     def _lock(self) -> float:
-        deadline = time.monotonic() + self._timeout
-        if not self._mutex.acquire(timeout=self._timeout):
-            raise sqlite3.OperationalError("the threads of this process wait too long for the file")
-        return deadline
+        """Wait until the file is this thread's, and return until when it may wait for other processes.
+
+        While the others of this process get on with the file nobody gives up, however many are before him: on a machine
+        that is too busy each of them may take long, and the file is well.
+        """
+        while True:
+            uses, deadline = self._uses, time.monotonic() + self._timeout
+            if self._mutex.acquire(timeout=self._timeout):
+                return deadline if uses == self._uses else time.monotonic() + self._timeout
+            if uses == self._uses:
+                raise sqlite3.OperationalError("the threads of this process wait too long for the file")
+
+    def _unlock(self) -> None:
+        """Give the file back after a use that went well."""
+        self._uses += 1
+        self._mutex.release()
 
     def _fail(self, error: BaseException) -> None:
         """Give the file back after a failure. Closing rolls back."""

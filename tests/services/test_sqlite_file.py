@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import threading
+import time
 
 import pytest
 
@@ -47,6 +49,44 @@ def test_a_closed_file_opens_again(file):
     write(file, "kept")
     file.close()
     file.close()
+    assert words_in(file) == 1
+
+
+def in_threads(work, many):
+    """Run a function in so many threads and return what each of them raised."""
+    raised = []
+
+    def run():
+        try:
+            work()
+        except sqlite3.Error as error:
+            raised.append(str(error))
+
+    threads = [threading.Thread(target=run) for _ in range(many)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return raised
+
+
+def test_nobody_gives_up_while_those_before_him_get_on_with_the_file(file):
+    def slow():
+        with file as execute:
+            execute("INSERT INTO words VALUES ('x')")
+            time.sleep(0.4)
+
+    assert in_threads(slow, 6) == []
+    assert words_in(file) == 6
+
+
+def test_who_waits_for_somebody_who_does_not_get_on_gives_up(file):
+    with file as execute:
+        execute("INSERT INTO words VALUES ('x')")
+        began = time.monotonic()
+        raised = in_threads(lambda: words_in(file), 3)
+        assert 0.9 < time.monotonic() - began < 3
+    assert raised == ["the threads of this process wait too long for the file"] * 3
     assert words_in(file) == 1
 
 
