@@ -2,8 +2,8 @@
 
 import os
 import sqlite3
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,21 +53,10 @@ def test_a_closed_file_opens_again(file):
 
 
 def in_threads(work, many):
-    """Run a function in so many threads and return what each of them raised."""
-    raised = []
-
-    def run():
-        try:
-            work()
-        except sqlite3.Error as error:
-            raised.append(str(error))
-
-    threads = [threading.Thread(target=run) for _ in range(many)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return raised
+    """Run a function in so many threads at once and return what each of them raised."""
+    with ThreadPoolExecutor(many) as pool:
+        runs = [pool.submit(work) for _ in range(many)]
+    return [str(run.exception()) for run in runs if run.exception()]
 
 
 def test_nobody_gives_up_while_those_before_him_get_on_with_the_file(file):

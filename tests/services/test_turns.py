@@ -158,12 +158,12 @@ def test_a_line_in_which_each_turn_ends_with_the_database_away_does_not_move():
     def work() -> None:
         try:
             with turns:
-                time.sleep(0.4)
+                # The second comes to its turn, and the third would after more than half a second too long.
+                time.sleep(0.8)
                 raise DatabaseUnavailable
         except (DatabaseUnavailable, DatabaseAway) as error:
             told.append(type(error))
 
     for thread in [start(work) for _ in range(6)]:
         thread.join(10)
-    # If it counted as moving, all would come to their turn. Who gives up first depends on how busy the machine is.
-    assert DatabaseAway in told
+    assert told.count(DatabaseAway) >= 4
