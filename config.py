@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import limits.errors
 
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
@@ -26,6 +27,7 @@ from services.gateway.providers import Provider
 from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
+from services.rate_limits import storage_from_uri
 from services.restrictions import Network
 from services.secret import Secret
 
@@ -105,9 +107,13 @@ def _database_url(value: str) -> str:
 
 
 def _storage_uri(value: str) -> str:
-    schemes = ("sqlite:///", "redis://", "rediss://", "redis+unix://", "valkey://", "memory://")
-    if not value.startswith(schemes):
-        raise ValueError("must begin with sqlite:/// or redis://")
+    try:
+        storage_from_uri(value.strip())
+    except limits.errors.ConfigurationError:
+        raise ValueError(
+            "must be the address of a SQLite file or a Redis, like sqlite:////path/limits.db or redis://host:6379, "
+            "with no options but those of its library"
+        ) from None
     return _with_absolute_file(value.strip())
 
 
@@ -115,6 +121,12 @@ def _with_absolute_file(url: str) -> str:
     """Let a relative SQLite file mean the same for every library: one beside ``app.py``."""
     scheme, separator, path = url.partition("sqlite:///")
     return url if scheme or not separator else f"sqlite:///{ROOT / path}"
+
+
+def _file_of(url: str) -> Path | None:
+    """Return the SQLite file that an address names, None if it is none of SQLite's."""
+    path = url.partition("?")[0]
+    return Path(path.removeprefix("sqlite:///")).resolve() if path.startswith("sqlite:///") else None
 
 
 def _networks(value: str) -> tuple[Network, ...]:
@@ -439,6 +451,9 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         "ratelimit_storage_uri": f"sqlite:///{instance / 'limits.db'}",
     }
     values |= {name: value for name, value in derived.items() if values[name] is None}
+    if _file_of(values["ratelimit_storage_uri"]) == _file_of(values["database_url"]) is not None:
+        # A damaged file of limits is put aside and begun anew.
+        raise ConfigurationError("ARKA_RATELIMIT_STORAGE_URI must name another file than the database's.")
     if values["mail_from"] is None:
         values["mail_from"] = _default_sender(values["brand"], values["public_url"])
     try:

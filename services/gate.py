@@ -24,7 +24,7 @@ from services.parts import Parts, parts
 from services.permissions import Scope
 from services.provider_keys import ALL_AS_TEXT
 from services.rate_limits import RateState, StoreUnavailable
-from services.restrictions import address_allowed, model_allowed, origin_allowed
+from services.restrictions import address_allowed, model_allowed, network_of, origin_allowed
 from services.secret import Secret
 
 # Made for each call, hence named tuples and no frozen dataclasses, which take several times as long.
@@ -207,12 +207,13 @@ def _run(case: _Case, checks: Iterable[Check]) -> Verdict:
 def _refusal(case: _Case, code: str) -> Verdict:
     if case.key is None and case.of_workspace is None:
         # Somebody who tries one key after another is slowed down, whatever the key looks like.
-        tries = case.parts.limits.hit(f"failures:{case.presented.address}", case.parts.auth_failures_per_minute)
+        network = network_of(case.presented.address)
+        tries = case.parts.limits.hit(f"failures:{network}", case.parts.auth_failures_per_minute)
         if not tries.allowed:
             return Verdict("rate_limit_exceeded", None, None, {"retry_after": tries.retry_after})
-    elif case.key is not None and case.rate is None and _workspace_limit(case) > 0:
+    elif case.key is not None and case.rate is None:
         limits = _limits(case)
-        _report(case, limits, [case.parts.limits.peek(name, limit) for name, limit in limits])
+        _report(case, limits, case.parts.limits.peek_all(limits))
     ended = Secret(case.text) if code == "invalid_api_key" else None
     return Verdict(code, case.key, case.rate, case.details, ended, case.limits, case.tightest)
 
@@ -315,28 +316,12 @@ def _model(case: _Case) -> str | None:
 
 
 def _rate(case: _Case) -> str | None:
-    counts = _limits(case)
-    rate = _report(case, counts, _count(case, counts))
+    limits, counts = case.parts.limits, _limits(case)
+    rate = _report(case, counts, limits.hit_all(counts, case.cost) if case.cost else limits.peek_all(counts))
     if rate.allowed:
         return None
     case.details = {"retry_after": rate.retry_after}
     return "rate_limit_exceeded"
-
-
-def _count(case: _Case, counts: list[tuple[str, int]]) -> list[RateState]:
-    """Count the call, and tell the state of each count; or only look, if it costs nothing or another has no room."""
-    limits, (name, limit) = case.parts.limits, counts[-1]
-    if len(counts) == 1:
-        return [limits.hit(name, limit, case.cost) if case.cost else limits.peek(name, limit)]
-    own_name, own_limit = counts[0]
-    of_workspace = limits.peek(name, limit)
-    if not case.cost:
-        return [limits.peek(own_name, own_limit), of_workspace]
-    # What one of the two refuses must cost the other nothing.
-    if of_workspace.remaining < case.cost:
-        return [limits.peek(own_name, own_limit), of_workspace._replace(allowed=False)]
-    own = limits.hit(own_name, own_limit, case.cost)
-    return [own, limits.hit(name, limit, case.cost) if own.allowed else of_workspace]
 
 
 def _spending(case: _Case) -> str | None:
@@ -374,7 +359,8 @@ _CHECKS = tuple([check for _name, check in CHECKS])
 
 def _workspace_limit(case: _Case) -> int:
     assert case.key is not None
-    return case.key.requests_per_minute or case.parts.plans.plan_named(case.key.plan).requests_per_minute
+    plan = case.parts.plans.plan_named(case.key.plan)
+    return (case.key.requests_per_minute or plan.requests_per_minute) if plan.api_access else 0
 
 
 def _limits(case: _Case) -> list[tuple[str, int]]:
@@ -386,13 +372,15 @@ def _limits(case: _Case) -> list[tuple[str, int]]:
 
 
 def _report(case: _Case, limits: Sequence[tuple[str, int]], states: Sequence[RateState]) -> RateState:
-    """Tell the tighter limit, the one that refused or else has the least left, and the names of all of them."""
+    """Tell the tighter limit, and the names of all of them: of those that refused the one that does so for longer, or
+    else the one that has the least left."""
     if len(limits) == 1:
         case.limits, case.tightest, rate = (("workspace", limits[0][1]),), "workspace", states[0]
     else:
         case.limits = (("key", limits[0][1]), ("workspace", limits[1][1]))
         case.tightest, rate = min(
-            zip(("key", "workspace"), states, strict=True), key=lambda one: (one[1].allowed, one[1].remaining)
+            zip(("key", "workspace"), states, strict=True),
+            key=lambda one: (one[1].allowed, one[1].remaining if one[1].allowed else -one[1].reset_at),
         )
     case.rate = rate
     return rate

@@ -1,9 +1,9 @@
 """A storage for the ``limits`` library in one SQLite file: one count for all threads and processes of a machine.
 
-Each hit is one statement, which counts only if no later hit is there already, so that hits are stored in the order of
-their times. The file is a cache of the last minutes, not a record: it is written without waiting for the disk
-(``synchronous=OFF``, which a killed process does not feel), and deleting it while the portal is stopped only forgets
-counts.
+A hit is one statement, in however many windows it counts: in all of them or in none, and only if no later hit is there
+already, so that hits are stored in the order of their times. The file is a cache of the last minutes, not a record: it
+is written without waiting for the disk (``synchronous=OFF``, which a killed process does not feel), and deleting it
+while the portal is stopped only forgets counts.
 
 A clock that is set back must lock nobody out. Whoever finds a time later than now in a row, moves that row back to now:
 counts stay, and last at most one window longer.
@@ -14,9 +14,9 @@ from __future__ import annotations
 import functools
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import floor
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from limits.errors import ConfigurationError
@@ -26,6 +26,9 @@ from limits.storage.base import TimestampedSlidingWindow
 from services.sqlite_file import MEMORY, Execute, SQLiteFile, is_damage
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+# The windows that a hit counts in, each once, with the limit that it must keep to.
+Asked: TypeAlias = Sequence[tuple[str, int]]
 
 # All times are Unix seconds, except those of moving_hits: seconds after their window's start, so that moving the start
 # back moves all hits of the window with it. A hit of amount n is one row, which takes the numbers [number, next) of its
@@ -58,31 +61,63 @@ _STORE_SLIDING = """
     ON CONFLICT (key) DO UPDATE SET seconds = excluded.seconds, start = excluded.start,
         previous = excluded.previous, current = excluded.current"""
 
-# A window as it is at the time ?2, of the key ?1 and the length ?3: `total` is the number of the next hit, `first` and
-# `oldest` are those of the oldest living one, or of one that came now; `latest` is when the newest came. When that
-# has left the window all have, and none of them is looked at.
-_WINDOW = """
-    SELECT found.id, start, total, latest,
-        coalesce(alive.number, total) AS first, coalesce(alive.at, ?2 - start) AS oldest
-    FROM (
-        SELECT moving_windows.id, start, coalesce(next, 0) AS total, first AS from_number,
-            coalesce(at, ?2 - start) AS latest
-        FROM moving_windows LEFT JOIN moving_hits
-            ON window = id AND number = (SELECT max(number) FROM moving_hits WHERE window = id)
-        WHERE key = ?1 AND seconds = ?3
-    ) AS found
-    LEFT JOIN moving_hits AS alive ON window = found.id AND number = CASE WHEN latest > ?2 - start - ?3 THEN (
-        SELECT number FROM moving_hits
-        WHERE window = found.id AND number >= from_number AND at > ?2 - start - ?3 ORDER BY number LIMIT 1) END"""
-# Adds a hit of the amount ?5 if there is room for it under the limit ?4. Nothing is added, and no row comes back, when
-# there is none, or when the window needs more work first: it is not there yet, or the clock was set back. By less than
-# a millisecond it was not: another process's hit came since we looked at the clock.
-_TAKE = f"""
-    INSERT INTO moving_hits (window, number, next, first, oldest, at)
-    SELECT id, total, total + ?5, first, oldest, max(latest, ?2 - start) FROM ({_WINDOW})
-    WHERE total + ?5 - first <= ?4 AND latest <= ?2 - start + 0.001
-    RETURNING window, number, next, first, ?2 + oldest - at"""  # noqa: S608 - made of what stands here
-_FIND_WINDOW = f"SELECT total - first, start + oldest, start + latest FROM ({_WINDOW})"  # noqa: S608
+
+def _windows(number: int) -> str:
+    """Return a query for the windows of ``number`` keys as they are at the time ?1, of the length ?2. The keys are ?4,
+    ?6 ..., each followed by the limit ``most`` that it is asked for.
+
+    `total` is the number of the next hit, `first` and `oldest` are those of the oldest living one, or of one that came
+    now; `latest` is when the newest came. When that has left the window all have, and none of them is looked at.
+    """
+    asked = ", ".join(f"(?{place}, ?{place + 1})" for place in range(4, 4 + 2 * number, 2))
+    return f"""
+        SELECT found.id, key, most, start, total, latest,
+            coalesce(alive.number, total) AS first, coalesce(alive.at, ?1 - start) AS oldest
+        FROM (
+            SELECT moving_windows.id, key, asked.column2 AS most, start, coalesce(next, 0) AS total,
+                first AS from_number, coalesce(at, ?1 - start) AS latest
+            FROM (VALUES {asked}) AS asked CROSS JOIN moving_windows ON key = asked.column1 LEFT JOIN moving_hits
+                ON window = id AND number = (SELECT max(number) FROM moving_hits WHERE window = id)
+            WHERE seconds = ?2
+        ) AS found
+        LEFT JOIN moving_hits AS alive ON window = found.id AND number = CASE WHEN latest > ?1 - start - ?2 THEN (
+            SELECT number FROM moving_hits
+            WHERE window = found.id AND number >= from_number AND at > ?1 - start - ?2 ORDER BY number LIMIT 1) END"""  # noqa: S608 - made of what stands here
+
+
+@functools.cache
+def _take(number: int) -> str:
+    """Return the statement that adds a hit of the amount ?3 to so many windows, if all have room for it.
+
+    Nothing is added, and no row comes back, when one has none, or when one needs more work first: it is not there yet,
+    or the clock was set back. By less than a millisecond it was not: another process's hit came since we looked at the
+    clock.
+    """
+    has_room = "total + ?3 - first <= most AND latest <= ?1 - start + 0.001"
+    windows, key = f"({_windows(number)}) WHERE {has_room}", "?4"
+    if number > 1:
+        # For one window this would take half as long again.
+        key = "(SELECT key FROM moving_windows WHERE id = window)"
+        counted = f"SELECT *, sum({has_room}) OVER () AS with_room FROM ({_windows(number)})"  # noqa: S608
+        windows = f"({counted}) WHERE with_room = {number}"
+    return f"""
+        INSERT INTO moving_hits (window, number, next, first, oldest, at)
+        SELECT id, total, total + ?3, first, oldest, max(latest, ?1 - start) FROM {windows}
+        RETURNING {key}, window, number, next, first, ?1 + oldest - at"""  # noqa: S608
+
+
+@functools.cache
+def _find(number: int) -> str:
+    """Return the query for so many windows: hits, the time of the hit that has to leave for ?3 more, and the newest."""
+    return f"""
+        SELECT key, total - found.first, start + coalesce(
+            (SELECT at FROM moving_hits
+                WHERE window = id AND number BETWEEN found.first AND max(found.first, total + ?3 - most - 1)
+                ORDER BY number DESC LIMIT 1),
+            found.oldest), start + latest
+        FROM ({_windows(number)}) AS found"""  # noqa: S608
+
+
 _BEGIN_WINDOW = """
     INSERT INTO moving_windows (key, start, seconds) VALUES (?1, ?2, ?3)
     ON CONFLICT (key) DO UPDATE SET seconds = excluded.seconds"""
@@ -130,11 +165,12 @@ _IN_MEMORY = "in memory"
 
 
 class Window(NamedTuple):
-    """A moving window as one transaction saw it: was a hit allowed, hits in it now, time of the oldest."""
+    """A moving window as one transaction saw it: had it room for a hit, hits in it now, and when that hit came which
+    has to leave it before there is room: the oldest, as long as there is."""
 
     allowed: bool
     hits: int
-    oldest_at: float
+    leaving_at: float
 
 
 def _again_after_damage(method: _Method) -> _Method:
@@ -252,59 +288,72 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     # Moving window
 
     @_again_after_damage
-    def take(self, key: str, limit: int, seconds: int, amount: int = 1) -> Window:
-        """Count ``amount`` hits in the window of ``seconds`` that ends now, if it then holds no more than ``limit``."""
+    def take(self, asked: Asked, seconds: int, amount: int = 1) -> list[Window]:
+        """Count ``amount`` hits in each of the windows of ``seconds`` that end now, if none then holds more than its
+        limit; else in none of them."""
         self._sweep_now_and_then()
-        taken = None
-        if amount:
-            taken = self._file.one(_TAKE, lambda: (key, time.time(), seconds, limit, amount))
-        if taken is None:
-            return self._refuse(key, limit, seconds, amount) or self._take_in_steps(key, limit, seconds, amount)
-        window_id, number, following, first, oldest_at = taken
-        if number // _TRIM_EVERY != following // _TRIM_EVERY:
-            self._file.one(_TRIM, lambda: (window_id, first, _TRIM_MOST))
-        return Window(True, following - first, oldest_at)
+        taken = self._rows(_take(len(asked)), asked, seconds, amount) if amount else []
+        if not taken:
+            return self._refuse(asked, seconds, amount) or self._take_in_steps(asked, seconds, amount)
+        found = {}
+        for key, window_id, number, following, first, oldest_at in taken:
+            if number // _TRIM_EVERY != following // _TRIM_EVERY:
+                self._trim(window_id, first)
+            found[key] = Window(True, following - first, oldest_at)
+        return [found[key] for key, _ in asked]
 
-    def _refuse(self, key: str, limit: int, seconds: int, amount: int) -> Window | None:
-        """Return the window if it has no room for so many, None if it may have."""
+    def _trim(self, window_id: int, first: int) -> None:
+        self._file.one(_TRIM, lambda: (window_id, first, _TRIM_MOST))
+
+    def _refuse(self, asked: Asked, seconds: int, amount: int) -> list[Window] | None:
+        """Return the windows if one has no room for so many, None if all may have."""
         now = time.time()
-        found = self._file.one(_FIND_WINDOW, lambda: (key, now, seconds))
-        if found is None or found[0] + amount <= limit or found[2] > now + 0.001:
+        found = self._rows(_find(len(asked)), asked, seconds, max(1, amount), now)
+        if len(found) < len(asked) or any(latest_at > now + 0.001 for *_, latest_at in found):
             return None
-        return Window(False, found[0], found[1])
+        windows = _in_order(asked, found, amount)
+        return None if all(window.allowed for window in windows) else windows
 
-    def _take_in_steps(self, key: str, limit: int, seconds: int, amount: int) -> Window:
+    def _take_in_steps(self, asked: Asked, seconds: int, amount: int) -> list[Window]:
         """Take where a window has to be begun first, or moved back with the clock."""
+        number, pairs = len(asked), [value for pair in asked for value in pair]
         with self._file as execute:
-            place = (key, time.time(), seconds)
-            execute(_BEGIN_WINDOW, place)
-            execute(_SET_BACK, place[:2])
-            taken = execute(_TAKE, (*place, limit, amount)).fetchone() if amount else None
-            hits, oldest_at, _ = execute(_FIND_WINDOW, place).fetchone()
-        return Window(taken is not None if amount else hits <= limit, hits, oldest_at)
+            now = time.time()
+            for key, _ in asked:
+                execute(_BEGIN_WINDOW, (key, now, seconds))
+                execute(_SET_BACK, (key, now))
+            taken = amount and execute(_take(number), (now, seconds, amount, *pairs)).fetchall()
+            more = 1 if taken else max(1, amount)
+            found = execute(_find(number), (now, seconds, more, *pairs)).fetchall()
+        windows = _in_order(asked, found, amount)
+        return [window._replace(allowed=True) for window in windows] if taken else windows
 
     @_again_after_damage
-    def look(self, key: str, limit: int, seconds: int) -> Window:
-        """Tell what ``take`` would find, without counting."""
+    def look(self, asked: Asked, seconds: int) -> list[Window]:
+        """Tell what ``take`` would find for one hit, without counting."""
         now = time.time()
-        found = self._file.one(_FIND_WINDOW, lambda: (key, now, seconds))
-        hits, oldest_at, latest_at = found or (0, now, now)
+        found = self._rows(_find(len(asked)), asked, seconds, 1, now)
         # Less than a second is no clock set back, but a hit that came since we looked at the clock.
-        if latest_at > now + 1:
-            # Taking nothing moves the window back to now.
-            _, hits, oldest_at = self._take_in_steps(key, limit, seconds, 0)
-        else:
-            oldest_at -= max(0.0, latest_at - now)
-        return Window(hits < limit, hits, oldest_at)
+        if any(latest_at > now + 1 for *_, latest_at in found):
+            # Taking nothing moves the windows back to now.
+            windows = self._take_in_steps(asked, seconds, 0)
+            return [w._replace(allowed=w.hits < limit) for w, (_, limit) in zip(windows, asked, strict=True)]
+        nothing = [(key, 0, now, now) for key, _ in asked]
+        moved = [(key, hits, at - max(0.0, latest_at - now), now) for key, hits, at, latest_at in found]
+        return _in_order(asked, nothing + moved, 1)
+
+    def _rows(self, statement: str, asked: Asked, seconds: int, amount: int, now: float | None = None) -> list[Any]:
+        pairs = [value for pair in asked for value in pair]
+        return self._file.rows(statement, lambda: (now or time.time(), seconds, amount, *pairs))
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count ``amount`` hits if the moving window has room for all of them."""
-        return self.take(key, limit, expiry, amount).allowed
+        return self.take([(key, limit)], expiry, amount)[0].allowed
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return the time of the oldest hit in the window (now, if it is empty) and the number of hits."""
-        window = self.look(key, limit, expiry)
-        return window.oldest_at, window.hits
+        (window,) = self.look([(key, limit)], expiry)
+        return window.leaving_at, window.hits
 
     # Sliding window counter
 
@@ -357,6 +406,12 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
             if ids:
                 for change in changes:
                     execute(change, {"low": ids[0], "high": ids[-1], "now": now})
+
+
+def _in_order(asked: Asked, found: list[tuple[str, int, float, float]], amount: int) -> list[Window]:
+    """Return the windows that ``_find`` found in the order in which they were asked for."""
+    there = {key: (hits, leaving_at) for key, hits, leaving_at, _ in found}
+    return [Window(there[key][0] + amount <= limit, *there[key]) for key, limit in asked]
 
 
 def _roll(row: tuple[float, int, int] | None, seconds: int, now: float) -> tuple[float, int, int]:

@@ -1,27 +1,27 @@
 """Rate limits: how many requests a name may make in any 60 seconds.
 
 The count is exact: a moving window over the last 60 seconds, one for all processes that share the storage. A refused
-request is not counted.
+request is not counted. A limit that is changed finds what was counted before.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple, TypeVar, cast
 
 import structlog
-from limits import RateLimitItemPerMinute
 from limits.errors import ConfigurationError, StorageError
-from limits.storage import MovingWindowSupport, RedisStorage, Storage, storage_from_string
+from limits.storage import RedisStorage, Storage, storage_from_string
+from redis import Redis
+from redis.exceptions import RedisError
 
 from services import metrics
 
 # Importing the class registers the scheme "sqlite" with limits.
-from services.rate_limit_storage import SQLiteStorage, Window
+from services.rate_limit_storage import Asked, SQLiteStorage, Window
 from services.redis_windows import RedisWindows
 
 WINDOW_SECONDS = 60
@@ -47,10 +47,11 @@ class StoreUnavailable(Exception):
 
 
 class RateState(NamedTuple):
-    """The answer to a request, and what the rate limit headers tell.
+    """What one limit answers to a request, and what the rate limit headers tell.
 
-    ``reset_at`` is the time, in Unix seconds, at which the oldest counted request leaves the window and one more
-    becomes possible. If none is counted, it is 60 seconds from now.
+    ``allowed`` tells that this limit has room. ``reset_at`` is the time, in Unix seconds, at which one more request
+    becomes possible than is now: the oldest counted one leaves the window then, or, if that makes no room yet for the
+    request, the one that does. If none is counted, it is 60 seconds from now.
     """
 
     allowed: bool
@@ -65,13 +66,13 @@ class RateState(NamedTuple):
 
 
 class RateLimits:
-    """Counts requests by name. A name may be any text but the empty one; each limit of a name has its own count.
+    """Counts requests by name. A name may be any text but the empty one.
 
     While the storage fails, every question raises StoreUnavailable; or, with ``fallback``, each process counts in its
     own memory, and asks the storage now and then whether it is back.
     """
 
-    def __init__(self, storage: Storage, *, fallback: bool = False) -> None:
+    def __init__(self, storage: SQLiteStorage | RedisStorage, *, fallback: bool = False) -> None:
         self._storage = storage
         self._store = _Counts(storage)
         self._memory = _Counts(SQLiteStorage.in_memory()) if fallback else None
@@ -99,14 +100,25 @@ class RateLimits:
 
         Raises StoreUnavailable, and ValueError for an empty name.
         """
-        return self._ask(_Counts.hit, _checked(name), limit, cost)
+        return self.hit_all([(name, limit)], cost)[0]
 
-    def peek(self, name: str, limit: int) -> RateState:
-        """Tell what ``hit`` would find, without counting. ``allowed`` tells whether a request would be.
+    def hit_all(self, limits: Sequence[tuple[str, int]], cost: int = 1) -> list[RateState]:
+        """Count a request under several names, each with its limit, if all of them have room for it; else under none.
 
         Raises StoreUnavailable, and ValueError for an empty name.
         """
-        return self._ask(_Counts.peek, _checked(name), limit)
+        return self._ask(_Counts.hit, [(_key(name), limit) for name, limit in limits], cost)
+
+    def peek(self, name: str, limit: int) -> RateState:
+        """Tell what ``hit`` would find, without counting. Raises StoreUnavailable, and ValueError for an empty name."""
+        return self.peek_all([(name, limit)])[0]
+
+    def peek_all(self, limits: Sequence[tuple[str, int]]) -> list[RateState]:
+        """Tell what ``hit_all`` would find, without counting.
+
+        Raises StoreUnavailable, and ValueError for an empty name.
+        """
+        return self._ask(_Counts.peek, [(_key(name), limit) for name, limit in limits])
 
     def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
         """Count in any moving window, as the storages of ``limits`` do. Raises StoreUnavailable."""
@@ -146,60 +158,38 @@ class RateLimits:
 class _Counts:
     """The counts in one storage. Whatever fails there is a StoreUnavailable."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._windows = _windows_of(storage)
+    def __init__(self, storage: SQLiteStorage | RedisStorage) -> None:
+        self._windows = RedisWindows(storage) if isinstance(storage, RedisStorage) else storage
         self.failures = _failures_of(storage)
 
-    def hit(self, name: str, limit: int, cost: int) -> RateState:
-        return _seen(limit, *self._take(_key(limit, name), limit, WINDOW_SECONDS, cost))
+    def hit(self, asked: Asked, cost: int) -> list[RateState]:
+        return _seen(asked, self._take(asked, WINDOW_SECONDS, cost))
 
-    def peek(self, name: str, limit: int) -> RateState:
-        return _seen(limit, *self._look(_key(limit, name), limit, WINDOW_SECONDS))
+    def peek(self, asked: Asked) -> list[RateState]:
+        return _seen(asked, self._look(asked, WINDOW_SECONDS))
 
     def acquire(self, key: str, limit: int, seconds: int, amount: int) -> bool:
-        return self._take(key, limit, seconds, amount).allowed
+        return self._take([(key, limit)], seconds, amount)[0].allowed
 
     def window(self, key: str, limit: int, seconds: int) -> tuple[float, int]:
-        found = self._look(key, limit, seconds)
-        return found.oldest_at, found.hits
+        (found,) = self._look([(key, limit)], seconds)
+        return found.leaving_at, found.hits
 
     def check(self) -> bool:
         """Tell whether the storage counts now. Raises one of ``failures`` at times."""
         return self._windows.check()
 
-    def _take(self, key: str, limit: int, seconds: int, amount: int) -> Window:
+    def _take(self, asked: Asked, seconds: int, amount: int) -> list[Window]:
         try:
-            return self._windows.take(key, limit, seconds, amount)
+            return self._windows.take(asked, seconds, amount)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
 
-    def _look(self, key: str, limit: int, seconds: int) -> Window:
+    def _look(self, asked: Asked, seconds: int) -> list[Window]:
         try:
-            return self._windows.look(key, limit, seconds)
+            return self._windows.look(asked, seconds)
         except self.failures as error:
             raise StoreUnavailable("the rate limit storage failed") from error
-
-
-class _LibraryWindows:
-    """The moving windows of any other storage: two steps for a hit and what is told of it."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._moving = cast(MovingWindowSupport, storage)
-        self.check = storage.check
-
-    def take(self, key: str, limit: int, seconds: int, amount: int = 1) -> Window:
-        allowed = self._moving.acquire_entry(key, limit, seconds, amount)
-        return self.look(key, limit, seconds)._replace(allowed=allowed)
-
-    def look(self, key: str, limit: int, seconds: int) -> Window:
-        oldest_at, hits = self._moving.get_moving_window(key, limit, seconds)
-        return Window(hits < limit, hits, oldest_at)
-
-
-def _windows_of(storage: Storage) -> SQLiteStorage | RedisWindows | _LibraryWindows:
-    if isinstance(storage, SQLiteStorage):
-        return storage
-    return RedisWindows(storage) if isinstance(storage, RedisStorage) else _LibraryWindows(storage)
 
 
 class Outage:
@@ -264,7 +254,7 @@ class Outage:
         _log.warning("rate limits are counted in their storage again")
 
 
-def storage_from_uri(uri: str) -> Storage:
+def storage_from_uri(uri: str) -> SQLiteStorage | RedisStorage:
     """Build the storage for a ``limits`` address such as ``sqlite:///limits.db`` or ``redis://localhost:6379``.
 
     A Redis or Valkey that does not answer fails after 2 seconds, unless the address sets ``socket_timeout`` and
@@ -276,40 +266,34 @@ def storage_from_uri(uri: str) -> Storage:
     # The redis client speaks to Valkey too, so that no second client is needed: valkeys becomes rediss.
     if scheme.startswith("valkey"):
         scheme = "redis" + scheme.removeprefix("valkey")
-    options = {}
-    if scheme in _REDIS_SCHEMES:
-        options = {"socket_timeout": _REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": _REDIS_TIMEOUT_SECONDS}
+    if scheme not in _REDIS_SCHEMES:
+        raise ConfigurationError("rate limits are counted in SQLite or in Redis only")
+    timeouts = {"socket_timeout": _REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": _REDIS_TIMEOUT_SECONDS}
     try:
-        storage = storage_from_string(scheme + separator + rest, **options)
-    except (ConfigurationError, ValueError):
+        storage = storage_from_string(scheme + separator + rest, **timeouts)
+        assert isinstance(storage, RedisStorage)
+        # Connects nowhere yet, but finds what no connection can be made with.
+        cast(Redis, storage.get_connection()).connection_pool.make_connection()
+    except (ConfigurationError, RedisError, TypeError, ValueError):
         # The messages of the libraries may hold the whole address, and that may hold a password.
         raise ConfigurationError(f"no rate limit storage can be made from this {scheme}:// address") from None
-    if not isinstance(storage, Storage) or not isinstance(storage, MovingWindowSupport):
-        raise ConfigurationError(f"a rate limit storage of the kind {scheme} cannot count in a moving window")
     return storage
 
 
-@lru_cache(maxsize=256)
-def _item(limit: int) -> RateLimitItemPerMinute:
-    return RateLimitItemPerMinute(limit)
-
-
-@lru_cache(maxsize=4096)
-def _key(limit: int, name: str) -> str:
-    """Return the name of a window as the library makes it."""
-    return _item(limit).key_for(name)
-
-
-def _checked(name: str) -> str:
+def _key(name: str) -> str:
+    """Return the name of a window, which is none of those that the library gives to the limits of pages."""
     if not name:
         # limits would skip such a limit in silence.
         raise ValueError("a rate limit needs a name")
     # A lone surrogate cannot be stored as UTF-8.
-    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()
+    return f"name/{name if name.isascii() else name.encode('utf-8', 'backslashreplace').decode()}"
 
 
-def _seen(limit: int, allowed: bool, hits: int, oldest_at: float) -> RateState:
-    return RateState(allowed, limit, limit - hits if hits < limit else 0, oldest_at + WINDOW_SECONDS)
+def _seen(asked: Asked, windows: list[Window]) -> list[RateState]:
+    return [
+        RateState(allowed, limit, max(0, limit - hits), leaving_at + WINDOW_SECONDS)
+        for (_, limit), (allowed, hits, leaving_at) in zip(asked, windows, strict=True)
+    ]
 
 
 def _failures_of(storage: Storage) -> tuple[type[Exception], ...]:

@@ -99,6 +99,16 @@ def read_amounts(given: Mapping[str, Any], faults: dict[str, str]) -> dict[str, 
     return found
 
 
+@lru_cache(maxsize=4096)
+def network_of(address: str) -> str:
+    """Return whose address it is for a limit: an IPv4 address, or the 64 bits that one customer of a network has."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+
+
 def is_loopback(address: str) -> bool:
     """Tell whether a request comes from this machine: by loopback, or a Unix socket, which has no address."""
     return address.removeprefix("::ffff:").startswith("127.") or address in ("::1", "")

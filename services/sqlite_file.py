@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import sqlite3
 import sys
@@ -64,7 +63,8 @@ class SQLiteFile:
         self._suspect = False
         self._opened: tuple[int, int] | None = None
         self._opened_after = 0
-        self._times_put_aside = memoryview(bytearray(_NUMBER_BYTES)).cast("q")
+        # Of the file that holds how often ours was put aside.
+        self._number: int | None = None
         # By deadlines, which are all as far from now.
         self._look_again = 0.0
         self._setup = ("PRAGMA journal_mode = WAL", f"PRAGMA synchronous = {synchronous}", *schema)
@@ -99,7 +99,11 @@ class SQLiteFile:
         self._unlock()
 
     def one(self, statement: str, parameters: Callable[[], Sequence[Any]]) -> Any:
-        """Carry out one statement by itself and return its first row, or None. What it changed is committed then.
+        """Carry out one statement as ``rows`` does, and return its first row, or None."""
+        return next(iter(self.rows(statement, parameters)), None)
+
+    def rows(self, statement: str, parameters: Callable[[], Sequence[Any]]) -> list[Any]:
+        """Carry out one statement by itself and return its rows. What it changed is committed then.
 
         ``parameters`` is asked for them when the file is ours, and again for each further try at one that others lock.
         A statement that only reads does not wait for writers.
@@ -107,12 +111,12 @@ class SQLiteFile:
         deadline = self._lock()
         try:
             execute = (self._usable(deadline) or self._open(deadline)).execute
-            row = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchone())
+            found = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchall())
         except BaseException as error:
             self._fail(error)
             raise
         self._unlock()
-        return row
+        return found
 
     def close(self) -> None:
         """Close the connection. The next use opens it again."""
@@ -159,6 +163,9 @@ class SQLiteFile:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        number, self._number = self._number, None
+        if number is not None:
+            os.close(number)
 
     def _usable(self, deadline: float) -> sqlite3.Connection | None:
         """Return the open connection, unless another process has put the file aside: then it would count for itself."""
@@ -173,7 +180,8 @@ class SQLiteFile:
         Who puts it aside says so at once. Somebody's hand that removed it is found out now and then: looking at the
         file takes as long as a good part of a statement.
         """
-        if self._times_put_aside[0] == self._opened_after and deadline < self._look_again:
+        assert self._number is not None
+        if deadline < self._look_again and _read_number(self._number) == self._opened_after:
             return False
         self._look_again = deadline + _LOOK_SECONDS
         return _identity(self._path) != self._opened
@@ -184,7 +192,6 @@ class SQLiteFile:
             return self._connection
         # A file that is put aside takes its log with it; nobody may open either of them in between.
         with _alone_with(self._path, deadline) as lock:
-            self._times_put_aside = memoryview(mmap.mmap(lock, _NUMBER_BYTES, prot=mmap.PROT_READ)).cast("q")
             try:
                 self._connection = _retry_while_busy(deadline, self._connect_checked)
             except sqlite3.DatabaseError as error:
@@ -193,7 +200,8 @@ class SQLiteFile:
                 _put_aside(self._path, lock)
                 self._connection = _retry_while_busy(deadline, self._connect)
             self._suspect = False
-            self._opened, self._opened_after = _identity(self._path), self._times_put_aside[0]
+            self._opened, self._opened_after = _identity(self._path), _read_number(lock)
+            self._number = _kept_open(lock)
         return self._connection
 
     def _connect_checked(self) -> sqlite3.Connection:
@@ -255,14 +263,13 @@ def _alone_with(path: str, deadline: float) -> Iterator[int]:
         _write_first_number(descriptor)
         yield descriptor
     finally:
-        # To close it is not enough, as a memory map keeps the file open.
+        # To close it is not enough: whoever goes on reading the number keeps the file open.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
 def _write_first_number(lock: int) -> None:
-    """Let the file of a lock hold a number. Written and not only lengthened: to look at room that a full disk does not
-    have would end the process."""
+    """Let the file of a lock hold a number."""
     try:
         if os.fstat(lock).st_size < _NUMBER_BYTES:
             os.pwrite(lock, bytes(_NUMBER_BYTES), 0)
@@ -270,10 +277,24 @@ def _write_first_number(lock: int) -> None:
         raise sqlite3.OperationalError(f"the lock of the file cannot be written: {error.strerror}") from error
 
 
+def _read_number(lock: int) -> int:
+    try:
+        return int.from_bytes(os.pread(lock, _NUMBER_BYTES, 0), sys.byteorder)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"the lock of the file cannot be read: {error.strerror}") from error
+
+
+def _kept_open(lock: int) -> int:
+    try:
+        return os.dup(lock)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"the lock of the file cannot be kept open: {error.strerror}") from error
+
+
 def _put_aside(path: str, lock: int) -> None:
     """Rename a damaged file, in the place of an earlier one, forget its log, and let all processes know."""
     try:
-        times = int.from_bytes(os.pread(lock, _NUMBER_BYTES, 0), sys.byteorder) + 1
+        times = _read_number(lock) + 1
         os.pwrite(lock, times.to_bytes(_NUMBER_BYTES, sys.byteorder), 0)
         os.replace(path, path + ".damaged")
         for log in (path + "-wal", path + "-shm"):

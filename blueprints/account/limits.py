@@ -6,7 +6,6 @@ Each attempt counts, not only a failed one: of many at once all would pass befor
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from blueprints.guards import current_session
 from blueprints.known_devices import known_to
 from extensions import limiter
 from services.accounts import stored_form
+from services.restrictions import network_of
 
 View = Callable[..., Any]
 
@@ -33,13 +33,8 @@ def account_from_here() -> str:
 
 
 def network() -> str:
-    """Return where a request comes from: an IPv4 address, or the 64 bits that one customer of a provider has."""
-    address = request.remote_addr or "unknown"
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    """Return where a request comes from."""
+    return network_of(request.remote_addr or "unknown")
 
 
 def _person() -> str:

@@ -68,6 +68,12 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_MASTER_KEY", "not a key"),
         ("ARKA_DATABASE_URL", "mysql://localhost/portal"),
         ("ARKA_RATELIMIT_STORAGE_URI", "mongodb://localhost"),
+        # Each process would count for itself.
+        ("ARKA_RATELIMIT_STORAGE_URI", "memory://"),
+        ("ARKA_RATELIMIT_STORAGE_URI", "sqlite:///"),
+        ("ARKA_RATELIMIT_STORAGE_URI", "sqlite:////limits.db?mode=ro"),
+        ("ARKA_RATELIMIT_STORAGE_URI", "redis://localhost:port"),
+        ("ARKA_RATELIMIT_STORAGE_URI", "redis://localhost/0?nonsense=1"),
         ("ARKA_OPENAI_BASE_URL", "ftp://provider.example"),
         ("ARKA_OPENAI_BASE_URL", "https://user:password@provider.example/v1"),
         ("ARKA_KEY_PREFIX", "Arka_"),
@@ -107,8 +113,21 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        given(tmp_path, ARKA_SECRET_KEY="hunter2", ARKA_MASTER_KEY="hunter2", ARKA_SMTP_URL="smtp://u:hunter2@[x")
+        given(
+            tmp_path,
+            ARKA_SECRET_KEY="hunter2",
+            ARKA_MASTER_KEY="hunter2",
+            ARKA_SMTP_URL="smtp://u:hunter2@[x",
+            ARKA_RATELIMIT_STORAGE_URI="redis://u:hunter2@h/0?x=1",
+        )
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("database", ["portal.db", "./elsewhere/../portal.db"])
+def test_rate_limits_are_not_kept_in_the_database_s_file(tmp_path: Path, database: str) -> None:
+    uri = f"sqlite:///{tmp_path}/portal.db?timeout=1"
+    with pytest.raises(ConfigurationError, match=r"^ARKA_RATELIMIT_STORAGE_URI .+\.$"):
+        given(tmp_path, ARKA_DATABASE_URL=f"sqlite:///{tmp_path}/{database}", ARKA_RATELIMIT_STORAGE_URI=uri)
 
 
 def test_a_name_that_means_nothing_is_told_with_the_nearest_one(tmp_path: Path) -> None:

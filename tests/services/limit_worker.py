@@ -23,6 +23,19 @@ def hit(uri, name, limit, threads, attempts, start_at):
     return _hit(RateLimits(storage_from_uri(uri)), name, int(limit), int(threads), int(attempts))
 
 
+def hit_two(uri, name, own, shared, threads, attempts, start_at):
+    """As ``hit``, with a limit of its own beside the shared one. Answers how many were allowed by both."""
+    limits = RateLimits(storage_from_uri(uri))
+    time.sleep(max(0.0, float(start_at) - time.time()))
+    asked = [(f"{name} own", int(own)), (name, int(shared))]
+
+    def work(_):
+        return sum(all(state.allowed for state in limits.hit_all(asked)) for _ in range(int(attempts)))
+
+    with ThreadPoolExecutor(int(threads)) as pool:
+        return sum(pool.map(work, range(int(threads))))
+
+
 def hit_after_fork(uri, name, limit, threads, attempts):
     """Fork twice while the file is open and in use, then hit in all three processes. Answers how many were allowed."""
     limits = RateLimits(storage_from_uri(uri))

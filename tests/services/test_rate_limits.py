@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
+from limits.storage import RedisStorage, storage_from_string
 from limits.storage.base import TimestampedSlidingWindow
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter, SlidingWindowCounterRateLimiter
 
@@ -38,8 +38,10 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(params=["sqlite", "memory", "redis"])
 def storage(request, tmp_path):
-    uri = {"sqlite": f"sqlite:///{tmp_path}/limits.db", "memory": "memory://"}.get(request.param)
-    return storage_from_uri(uri or request.getfixturevalue("redis_url"))
+    if request.param == "memory":
+        return SQLiteStorage.in_memory()
+    is_file = request.param == "sqlite"
+    return storage_from_uri(f"sqlite:///{tmp_path}/limits.db" if is_file else request.getfixturevalue("redis_url"))
 
 
 @pytest.fixture
@@ -300,11 +302,89 @@ def test_an_empty_name_is_refused_and_not_skipped(storage):
         limits.peek("", 1)
 
 
-def test_each_limit_of_a_name_counts_by_itself(storage, name):
-    limits = RateLimits(storage)
-    assert limits.hit(name, 1).allowed
-    assert limits.hit(name, 2).remaining == 1
-    assert not limits.hit(name, 1).allowed
+@pytest.mark.parametrize("changed_to", [4, 9, 10, 11, 30])
+def test_a_changed_limit_finds_what_was_counted_before(counting, name, clock, changed_to):
+    for _ in range(10):
+        assert counting.hit(name, 10).allowed
+        clock.shift(1)
+    assert [counting.hit(name, changed_to).allowed for _ in range(30)].count(True) == max(0, changed_to - 10)
+    clock.shift(10)
+    assert counting.peek(name, changed_to).remaining == 0
+
+
+@pytest.mark.parametrize(("cost", "must_leave"), [(1, 7), (3, 9), (4, 10), (9, 10)])
+def test_a_limit_that_was_lowered_tells_when_there_is_room_again(counting, name, clock, cost, must_leave):
+    for _ in range(10):
+        assert counting.hit(name, 10).allowed
+        clock.shift(1)
+    refused = counting.hit(name, 4, cost)
+    assert (refused.allowed, refused.remaining) == (False, 0)
+    assert refused.reset_at == pytest.approx(NOON + 60 + must_leave - 1, abs=0.001)
+    assert counting.peek(name, 4).reset_at == pytest.approx(NOON + 60 + 6, abs=0.001)
+    if cost <= 4:
+        clock.move_to(refused.reset_at - 0.01)
+        assert not counting.hit(name, 4, cost).allowed
+        clock.move_to(refused.reset_at + 0.001)
+        assert counting.hit(name, 4, cost).allowed
+
+
+# Several limits for one request
+
+
+def test_a_request_counts_in_all_its_limits_or_in_none(counting, name):
+    tight, wide = (f"{name} tight", 3), (f"{name} wide", 5)
+    for left in (2, 1, 0):
+        states = counting.hit_all([tight, wide])
+        assert [(state.allowed, state.remaining) for state in states] == [(True, left), (True, left + 2)]
+    for asked in ([tight, wide], [wide, tight]):
+        states = dict(zip(asked, counting.hit_all(asked), strict=True))
+        assert [(states[one].allowed, states[one].remaining) for one in (tight, wide)] == [(False, 0), (True, 2)]
+    assert [state.allowed for state in counting.hit_all([tight, wide], 3)] == [False, False]
+    assert [state.remaining for state in counting.peek_all([wide, tight])] == [2, 0]
+    assert counting.hit(*wide, cost=2).allowed
+
+
+def test_of_several_limits_a_new_one_counts_beside_an_old_one(counting, name):
+    assert counting.hit(f"{name} old", 2).allowed
+    assert [state.remaining for state in counting.hit_all([(f"{name} new", 1), (f"{name} old", 2)])] == [0, 0]
+    refused = counting.hit_all([(f"{name} newer", 1), (f"{name} old", 2)])
+    assert [(state.allowed, state.remaining) for state in refused] == [(True, 1), (False, 0)]
+
+
+@pytest.mark.parametrize("step", [1, 3_600])
+def test_several_limits_keep_together_when_the_clock_is_set_back(counting, name, clock, step):
+    limits = [(f"{name} one", 5), (f"{name} other", 9)]
+    for _ in range(3):
+        counting.hit_all(limits)
+    clock.shift(-step)
+    assert [state.remaining for state in counting.peek_all(limits)] == [2, 6]
+    assert [state.remaining for state in counting.hit_all(limits)] == [1, 5]
+    clock.shift(61.001)
+    assert [state.remaining for state in counting.hit_all(limits)] == [4, 8]
+
+
+@pytest.mark.parametrize("several", [1, 2])
+def test_a_hit_is_one_script_in_redis_in_however_many_windows(redis_url, name, several):
+    storage = storage_from_uri(redis_url)
+    limits, server = RateLimits(storage), storage.get_connection()
+    asked = [(f"{name} {number}", 3) for number in range(several)]
+    limits.hit_all(asked)
+    server.config_resetstat()
+    for _ in range(4):
+        limits.hit_all(asked)
+    # What the script itself calls is counted as well.
+    counted = {command: found["calls"] for command, found in server.info("commandstats").items()}
+    assert counted["cmdstat_evalsha"] == 4
+    assert not {"cmdstat_eval", "cmdstat_get", "cmdstat_multi"} & set(counted)
+
+
+def test_what_one_limit_refuses_costs_another_nothing_however_many_ask_at_once(shared_uri, name):
+    start_at = time.time() + 1
+    workers = [start_worker("hit_two", shared_uri, name, 60, 30, 4, 40, start_at) for _ in range(2)]
+    assert sum(answer_of(worker) for worker in workers) == 30
+    limits = RateLimits(storage_from_uri(shared_uri))
+    assert limits.peek(f"{name} own", 60).remaining == 30
+    assert limits.peek(name, 30).remaining == 0
 
 
 # Exactness
@@ -746,6 +826,13 @@ def test_a_file_that_was_removed_is_made_again_for_all(uri, tmp_path):
     assert [limits.hit("name", 9).remaining for limits in (first, second)] == [8, 7]
 
 
+def test_a_lock_that_somebody_emptied_ends_no_process_and_loses_no_count(uri, tmp_path):
+    first, second = RateLimits(storage_from_uri(uri)), RateLimits(storage_from_uri(uri))
+    assert [limits.hit("name", 9).remaining for limits in (first, second)] == [8, 7]
+    os.truncate(tmp_path / "limits.db.lock", 0)
+    assert [limits.hit("name", 9).remaining for limits in (first, second)] == [6, 5]
+
+
 def test_of_processes_that_meet_a_damaged_file_one_replaces_it_and_all_share_one_count(uri, tmp_path):
     workers = [start_worker("hit_around_damage", uri, tmp_path, 500, 200) for _ in range(4)]
     wait_until(lambda: len(list(tmp_path.glob("ready-*"))) == 4, 60)
@@ -955,15 +1042,27 @@ def test_limits_itself_finds_the_storage_and_gives_it_options(tmp_path):
         "sqlite:///limits.db?mode=ro",
         "",
         "limits.db",
+        "memory://",
         "async+memory://",
         "nosuch://operator:hush-hush@localhost",
         "redis://operator:hush-hush@localhost:port",
+        "redis://operator:hush-hush@localhost:99999",
+        "redis://operator:hush-hush@localhost/0?nonsense=1",
+        "redis://operator:hush-hush@localhost/0?socket_timeout=soon",
+        "redis://operator:hush-hush@localhost/0?protocol=9",
+        "rediss://operator:hush-hush@localhost/0?ssl_cert_reqs=perhaps",
+        "redis+unix:///socket?nonsense=1",
     ],
 )
 def test_a_wrong_address_is_refused_without_repeating_its_password(address):
     with pytest.raises(ConfigurationError) as caught:
         storage_from_uri(address)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "valkeys"])
+def test_addresses_of_redis_and_valkey_are_taken_also_encrypted(scheme):
+    assert isinstance(storage_from_uri(f"{scheme}://:hush@localhost:6379/1?socket_timeout=1"), RedisStorage)
 
 
 def test_a_valkey_address_is_served_by_the_redis_client(redis_url, name):

@@ -14,6 +14,7 @@ from models import UsageRecord
 from models.quick import Quick
 from services import gate, keys, metering
 from services.parts import parts
+from services.restrictions import Restrictions
 from tests.neighbours.fake_provider import OPENAI_KEY
 from tests.people import Person, bearer
 
@@ -37,12 +38,21 @@ def kept_connection(quick: Quick) -> Any:
     return connection
 
 
+@pytest.mark.parametrize("own_limit", [None, 100])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_call_costs_one_look_up_one_count_and_its_row(
-    client: FlaskClient, mint: Callable[..., keys.Minted], connect: Callable[[str, str], None], streamed: bool
+    client: FlaskClient,
+    mint: Callable[..., keys.Minted],
+    connect: Callable[[str, str], None],
+    alice: Person,
+    streamed: bool,
+    own_limit: int | None,
 ) -> None:
     connect("openai", OPENAI_KEY)
-    headers = bearer(mint(environment="live").secret)
+    minted = mint(environment="live")
+    restrictions = Restrictions(requests_per_minute=own_limit)
+    keys.change(alice.workspace, minted.key.id, actor=alice.actor, restrictions=restrictions)
+    headers = bearer(minted.secret)
     asked = {"json": {**CHAT, "stream": streamed}, "headers": headers}
     # The first one opens connections and begins the window.
     assert client.post("/v1/chat/completions", **asked).status_code == 200
