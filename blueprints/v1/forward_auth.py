@@ -17,22 +17,21 @@ _SCOPE = re.compile(r"[!#-\[\]-~]{1,60}")
 
 
 def _asked_scope() -> str | None:
-    """Return the scope that the proxy asks for, None for any key.
-
-    What cannot be a scope is refused: a guard with a slip of the pen must not stand open. Raises InvalidRequest.
-    """
+    """Return the scope that the proxy asks for, None for any key or when it is none: the view refuses that, since the
+    key is judged first."""
     given = request.args.getlist("scope")
-    if not given:
-        return None
-    if len(given) > 1 or _SCOPE.fullmatch(given[0]) is None:
-        raise InvalidRequest("Give one scope, such as ?scope=tasks:write.", param="scope")
-    return given[0]
+    return given[0] if len(given) == 1 and _SCOPE.fullmatch(given[0]) else None
 
 
 @bp.route("/auth", methods=["GET", "POST"])
 @bearer_required(_asked_scope)
 def forward_auth() -> Response:
-    """Say yes with no body, and who it is in headers; the name percent-encoded as UTF-8."""
+    """Say yes with no body, and who it is in headers; the name percent-encoded as UTF-8.
+
+    What cannot be a scope is refused: a guard with a slip of the pen must not stand open. Raises InvalidRequest.
+    """
+    if "scope" in request.args and _asked_scope() is None:
+        raise InvalidRequest("Give one scope, such as ?scope=tasks:write.", param="scope")
     key = current_call().key
     response = empty_response()
     response.headers["X-Arka-Key-Id"] = key.key_id

@@ -29,6 +29,8 @@ from services.secret import Secret
 MOST_BYTES = 64 * 1024
 _ABOUT_THE_REQUEST = {400, 404, 409, 413, 422}
 _UNREACHABLE_RETRY_SECONDS = 5
+# Where a provider that limits the rate does not tell.
+_RATE_RETRY_SECONDS = 5
 # openai's clients stop trying when they see this (https://github.com/openai/openai-python, _base_client.py).
 _NO_RETRY = {"x-should-retry": "false"}
 
@@ -59,7 +61,13 @@ def refusal(
     if state_seen(status, error) == NO_CREDIT:
         return ProviderFailed(said, status=402, code="provider_out_of_credit", headers=_NO_RETRY)
     if status == 429:
-        return ProviderFailed(said, status=429, code="provider_rate_limited", retry_after=seconds_of(retry_after))
+        seconds = seconds_of(retry_after)
+        return ProviderFailed(
+            said,
+            status=429,
+            code="provider_rate_limited",
+            retry_after=_RATE_RETRY_SECONDS if seconds is None else seconds,
+        )
     if status in _ABOUT_THE_REQUEST:
         param = error.get("param")
         return ProviderFailed(said, status=status, param=param if isinstance(param, str) else None)

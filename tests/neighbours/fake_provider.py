@@ -61,7 +61,7 @@ FAULTS = {
     "402": "no credit, as OpenRouter says it; as OpenAI it is 429 insufficient_quota",
     "403": "the key lacks a permission",
     "404": "the model is unknown",
-    "429": "rate limit with Retry-After of these seconds (else 20)",
+    "429": "rate limit with Retry-After of these seconds (else 20), or without one: 429:none",
     "500": "server error",
     "502": "an HTML page of the network in front",
     "503": "overloaded",

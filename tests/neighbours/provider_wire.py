@@ -515,6 +515,7 @@ def restricted(flavour: Flavour, scope: str, *, status: int = 403) -> Answer:
 
 
 def rate_limited(flavour: Flavour, retry_after_seconds: str) -> Answer:
+    """The rate is limited. ``none`` as the seconds leaves Retry-After out."""
     if flavour == "openrouter":
         metadata = {"headers": {"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0"}, "provider_name": None}
         answer = error_answer(flavour, 429, "Rate limit exceeded: free-models-per-min.", metadata=metadata)
@@ -528,7 +529,7 @@ def rate_limited(flavour: Flavour, retry_after_seconds: str) -> Answer:
             kind="requests",
             code="rate_limit_exceeded",
         )
-    return answer.with_headers(("Retry-After", retry_after_seconds))
+    return answer if retry_after_seconds == "none" else answer.with_headers(("Retry-After", retry_after_seconds))
 
 
 def no_such_model(flavour: Flavour, name: str) -> Answer:

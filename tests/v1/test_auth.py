@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,9 @@ from extensions import db
 from models import ApiKey, UsageRecord
 from models.base import now, transaction
 from services import gate, keys, sessions, workspaces
+from services.errors import DatabaseAway
 from services.key_format import KeyFormat
+from services.metering import Meter
 from tests.people import PASSWORD, Person, bearer
 
 Mint = Callable[..., keys.Minted]
@@ -131,7 +134,10 @@ def test_a_disabled_key_is_refused(client: FlaskClient, mint: Mint) -> None:
 def test_a_downgrade_freezes_keys_and_an_upgrade_revives_them(client: FlaskClient, mint: Mint, alice: Person) -> None:
     secret = mint().secret
     workspaces.set_plan(alice.workspace, "starter", requests_per_minute=None, actor=alice.actor)
-    refused(client.get(MODELS, headers=bearer(secret)), 403, "plan_required")
+    response = client.get(MODELS, headers=bearer(secret))
+    refused(response, 403, "plan_required")
+    assert (response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"]) == ("0", "0")
+    assert int(response.headers["X-RateLimit-Reset"]) > time.time()
     workspaces.set_plan(alice.workspace, "agency", requests_per_minute=None, actor=alice.actor)
     assert client.get(MODELS, headers=bearer(secret)).status_code == 200
 
@@ -234,6 +240,20 @@ def test_keys_of_a_workspace_share_its_limit_and_no_other_s(
     assert client.get(MODELS, headers=bearer(other)).status_code == 200
 
 
+def test_a_limit_that_is_changed_in_the_middle_gives_nobody_a_new_budget(
+    client: FlaskClient, mint: Mint, alice: Person
+) -> None:
+    secret = mint().secret
+
+    def statuses_under(limit: int) -> list[int]:
+        workspaces.set_plan(alice.workspace, "enterprise", requests_per_minute=limit, actor=alice.actor)
+        return [client.get(MODELS, headers=bearer(secret)).status_code for _ in range(3)]
+
+    assert statuses_under(3) == [200, 200, 200]
+    assert statuses_under(2) == [429, 429, 429]
+    assert statuses_under(4) == [200, 429, 429]
+
+
 def test_a_refusal_before_the_rate_check_costs_nothing_and_still_tells_the_limit(
     client: FlaskClient, mint: Mint, alice: Person
 ) -> None:
@@ -248,6 +268,48 @@ def test_rate_headers_are_on_errors_after_the_check_too(client: FlaskClient, min
     response = client.get(f"{MODELS}/no-such-model", headers=bearer(mint().secret))
     assert response.status_code == 404
     assert response.headers["X-RateLimit-Remaining"] == "999"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ({"data": b"{"}, 400),
+        ({"data": b"{}", "environ_overrides": {"CONTENT_LENGTH": "99999999999"}}, 413),
+        ({"json": {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}}, 400),
+    ],
+)
+def test_rate_headers_are_on_every_error_of_a_body(
+    client: FlaskClient, mint: Mint, sent: dict[str, Any], status: int
+) -> None:
+    response = client.post("/v1/chat/completions", headers=bearer(mint(environment="live").secret), **sent)
+    assert (response.status_code, response.headers["X-RateLimit-Remaining"]) == (status, "999")
+
+
+def test_rate_headers_are_on_a_503_for_a_row_of_usage_that_could_not_be_kept(
+    client: FlaskClient, mint: Mint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = mint().secret
+
+    def away(*_args: object, **_more: object) -> None:
+        raise DatabaseAway
+
+    monkeypatch.setattr(Meter, "record", away)
+    response = client.get(MODELS, headers=bearer(secret))
+    assert (response.status_code, response.headers["X-RateLimit-Remaining"]) == (503, "999")
+
+
+def test_repeated_failures_of_one_network_are_slowed_down_whichever_of_its_addresses_they_come_from(
+    environment: dict[str, str], request: Any
+) -> None:
+    """A customer of an IPv6 network has 2**64 addresses."""
+    environment["ARKA_AUTH_FAILURES_PER_MINUTE"] = "5"
+    client = request.getfixturevalue("app").test_client()
+
+    def status_from(address: str) -> int:
+        return client.get(MODELS, base_url="https://portal.example", environ_base={"REMOTE_ADDR": address}).status_code
+
+    assert [status_from(f"2001:db8:1:2::{number}") for number in range(7)] == [401] * 5 + [429] * 2
+    assert status_from("2001:db8:1:3::1") == 401
 
 
 def test_repeated_failures_of_one_address_are_slowed_down(environment: dict[str, str], request: Any) -> None:
@@ -337,7 +399,7 @@ def test_an_unforeseen_failure_is_500_in_the_same_shape_and_tells_nothing(
     monkeypatch.setattr(catalogue, "models", fail)
     app.testing = False
     response = app.test_client().get(MODELS, headers=bearer(secret))
-    assert response.status_code == 500
+    assert (response.status_code, response.headers["X-RateLimit-Remaining"]) == (500, "999")
     assert error_of(response)["code"] == "internal_error"
     assert "canary" not in response.get_data(as_text=True)
     row = db.session.query(UsageRecord).one()

@@ -263,6 +263,18 @@ def test_after_the_first_byte_nothing_is_tried_again(ask: Ask, connect: Connect,
         assert len(provider.requests) == 1
 
 
+@pytest.mark.parametrize(("fault", "seconds"), [("429:none", 5), ("429:0", 0), ("429:60", 60)])
+def test_a_provider_s_limit_is_told_with_a_wait_also_when_the_provider_tells_none(
+    ask: Ask, connect: Connect, provider: FakeProvider, fault: str, seconds: int
+) -> None:
+    connect("openai", provider.good_key)
+    provider.fault = fault
+    response = ask()
+    assert outcome(response) == (429, "provider_rate_limited")
+    assert response.headers["Retry-After"] == str(seconds)
+    assert response.get_json()["error"]["retry_after"] == seconds
+
+
 def test_when_all_fail_the_preferred_one_is_told_and_the_others_are_named(
     ask: Ask, connect: Connect, provider: FakeProvider
 ) -> None:

@@ -303,6 +303,9 @@ def test_a_slip_in_the_proxy_s_question_does_not_open_the_door(client: FlaskClie
     response = client.get(f"{AUTH}?{query}", headers=bearer(mint().secret))
     error = error_of(response)
     assert (response.status_code, error["code"], error["param"]) == (400, "invalid_request", "scope")
+    assert response.headers["X-RateLimit-Remaining"] == "999"
+    # Who has no key is told nothing else first.
+    refused(client.get(f"{AUTH}?{query}"), 401, "authentication_required")
 
 
 @pytest.mark.parametrize(
