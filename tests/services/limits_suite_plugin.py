@@ -51,11 +51,11 @@ class WindowsInRedis(RedisStorage):
         self._windows = RedisWindows(self)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        return self._windows.take(key, limit, expiry, amount).allowed
+        return self._windows.take([(key, limit)], expiry, amount)[0].allowed
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        window = self._windows.look(key, limit, expiry)
-        return window.oldest_at, window.hits
+        (window,) = self._windows.look([(key, limit)], expiry)
+        return window.leaving_at, window.hits
 
     def clear(self, key: str) -> None:
         super().clear(key)
