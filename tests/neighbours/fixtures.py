@@ -56,9 +56,10 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of a PostgreSQL database: with the portal's tables for a test of ``app``, else empty."""
+    """The address of a PostgreSQL database: with the portal's tables for a test of the portal, else empty."""
     # Asked for first: it starts the server as well.
-    tables = request.getfixturevalue("postgres_tables") if "app" in request.fixturenames else None
+    has_tables = {"app", "portal"} & set(request.fixturenames)
+    tables = request.getfixturevalue("postgres_tables") if has_tables else None
     postgres.start()
     name = postgres.create_database(tables)
     yield postgres.url_of(name)

@@ -32,6 +32,10 @@ def drop_storage(_own: Mapping[str, str]) -> None:
     """Remove what ``default_storage`` gave; a run on PostgreSQL puts another in this place."""
 
 
+def lay_tables(_instance: Path) -> None:
+    """Put a database with the tables and nothing else into an instance folder; a test run puts this in its place."""
+
+
 class Portal:
     """A portal with a port and an instance folder of its own. It can be stopped and started again."""
 
@@ -47,7 +51,7 @@ class Portal:
         }
         self.instance_path = Path(self.environment["ARKA_INSTANCE_PATH"])
         self._printed = {name: folder / name for name in ("stdout", "stderr")}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: processes.Stoppable | None = None
 
     @property
     def pid(self) -> int:
@@ -55,12 +59,18 @@ class Portal:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> None:
-        """Serve and wait until ``/healthz`` answers 200. Raises NeighbourError with all that was printed."""
+    def start(self, *, from_nothing: bool = False) -> None:
+        """Serve and wait until ``/healthz`` answers 200. Raises NeighbourError with all that was printed.
+
+        ``from_nothing``: as an operator starts it, where a new Python loads the portal, which takes its time.
+        """
         with self._printed["stdout"].open("ab") as output, self._printed["stderr"].open("ab") as errors:
-            self._process = processes.start(
-                [*FLASK, "serve"], output=output, errors=errors, environment=self.environment, folder=ROOT
-            )
+            if from_nothing:
+                self._process = processes.start(
+                    [*FLASK, "serve"], output=output, errors=errors, environment=self.environment, folder=ROOT
+                )
+            else:
+                self._process = prepared.start(["serve"], self.environment, output=output, errors=errors)
         ready = processes.wait_until(lambda: self._is_healthy() or not self.is_running(), START_SECONDS, 0.05)
         if not ready or not self.is_running():
             self.kill()
@@ -147,8 +157,13 @@ class Portal:
 
 
 @contextlib.contextmanager
-def running_portal(settings: Mapping[str, str] | None = None, workers: int = 2) -> Iterator[Portal]:
-    """Yield a serving portal. ``settings`` are ``ARKA_...`` variables; it sees nothing else of our environment."""
+def running_portal(
+    settings: Mapping[str, str] | None = None, workers: int = 2, *, from_nothing: bool = False
+) -> Iterator[Portal]:
+    """Yield a serving portal. ``settings`` are ``ARKA_...`` variables; it sees nothing else of our environment.
+
+    ``from_nothing``: it starts as at an operator's, in an empty folder. Otherwise it is loaded and has its tables.
+    """
     with contextlib.ExitStack() as stack:
         port = ReservedPort()
         stack.callback(port.release)
@@ -157,7 +172,9 @@ def running_portal(settings: Mapping[str, str] | None = None, workers: int = 2) 
         stack.callback(portal.drop)
         # To stop in order takes more than a second, and has tests of its own.
         stack.callback(portal.kill)
-        portal.start()
+        if not from_nothing and "ARKA_DATABASE_URL" not in portal.environment:
+            lay_tables(portal.instance_path)
+        portal.start(from_nothing=from_nothing)
         yield portal
 
 

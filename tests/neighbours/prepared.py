@@ -2,7 +2,8 @@
 
 A new Python needs longer to load the portal than a command runs. Each command is still a process of its own, with its
 own arguments, environment, standard streams and exit status; only the modules are there when it begins. That every
-command also runs from nothing, as an operator runs it, is tested in ``tests/portal/test_commands.py``.
+command also runs from nothing, as an operator runs it, is tested in ``tests/portal/test_commands_from_nothing.py``, and
+that the portal starts so in ``tests/portal/test_first_start.py``.
 
 As a script (``python -m tests.neighbours.prepared SOCKET``) this file is the process that they are forked from.
 """
@@ -18,8 +19,10 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,13 +30,51 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 from tests.neighbours import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
 PROGRAM = "python -m flask"
+_NUMBER = struct.Struct("i")
+
+
+class Process:
+    """A command that goes on by itself, told of as ``subprocess.Popen`` tells. It leads a session of its own."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.pid = _number(connection)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired([PROGRAM], timeout or 0)
+            self.returncode = _number(self._connection)
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def start(arguments: Sequence[str], environment: Mapping[str, str], *, output: IO[bytes], errors: IO[bytes]) -> Process:
+    """Start ``flask --app app ARGUMENTS`` and go on."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(_prepared())
+    with open(os.devnull, "rb") as nothing:
+        _send(connection, [list(arguments), dict(environment), True], [nothing, output, errors])
+    process = Process(connection)
+    processes.watch(process.pid)
+    return process
 
 
 def run(
@@ -47,11 +88,10 @@ def run(
         connection = stack.enter_context(socket.socket(socket.AF_UNIX))
         connection.connect(_prepared())
         connection.settimeout(timeout_seconds)
-        _send(connection, json.dumps([list(arguments), dict(environment)]), streams)
-        lines = stack.enter_context(connection.makefile())
-        pid = int(lines.readline())
+        _send(connection, [list(arguments), dict(environment), False], streams)
+        pid = _number(connection)
         try:
-            status = int(lines.readline())
+            status = _number(connection)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -60,10 +100,16 @@ def run(
     return subprocess.CompletedProcess([PROGRAM, *arguments], status, *printed)
 
 
-def _send(connection: socket.socket, message: str, streams: Sequence[IO[str]]) -> None:
+def _send(connection: socket.socket, message: object, streams: Sequence[IO[Any]]) -> None:
     numbers = array.array("i", [stream.fileno() for stream in streams])
     connection.sendmsg([b"\n"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
-    connection.sendall(message.encode() + b"\n")
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _number(connection: socket.socket) -> int:
+    """Read a number. Of a process that was ended with all the others nobody tells one."""
+    told = connection.recv(_NUMBER.size, socket.MSG_WAITALL)
+    return int(_NUMBER.unpack(told)[0]) if told else -signal.SIGKILL
 
 
 def _text(stream: IO[str]) -> str:
@@ -131,15 +177,19 @@ def _serve(connection: socket.socket) -> NoReturn:
     _, ancillary, *_ = connection.recvmsg(1, socket.CMSG_SPACE(3 * array.array("i").itemsize))
     numbers = array.array("i", ancillary[0][2])
     with connection.makefile() as lines:
-        arguments, environment = json.loads(lines.readline())
+        arguments, environment, leads = json.loads(lines.readline())
     pid = os.fork()
     if pid == 0:
         connection.close()
+        if leads:
+            os.setsid()
         _become(arguments, environment, numbers)
-    connection.sendall(f"{pid}\n".encode())
+    for number in numbers:
+        os.close(number)
+    connection.sendall(_NUMBER.pack(pid))
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(BrokenPipeError):
-        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        connection.sendall(_NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 # Below the range from which Linux and macOS take the ports of outgoing connections: none of those can take
 # the port of a neighbour that is stopped for a moment.
@@ -109,11 +109,26 @@ def start(
         start_new_session=True,
         **ids,  # type: ignore[call-overload]
     )
-    _tell_watchdog(f"group {process.pid} {int(last_signal)}")
+    watch(process.pid, last_signal)
     return process
 
 
-def stop(process: subprocess.Popen[bytes], *signals: signal.Signals, patience_seconds: float = 10.0) -> int:
+def watch(group: int, last_signal: signal.Signals = signal.SIGTERM) -> None:
+    """Let a process group, which ``stop`` is going to end, be ended also when the test run itself is killed."""
+    _tell_watchdog(f"group {group} {int(last_signal)}")
+
+
+class Stoppable(Protocol):
+    """What ``stop`` needs of a process, which is the first of its group."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: signal.Signals, /) -> None: ...
+
+
+def stop(process: Stoppable, *signals: signal.Signals, patience_seconds: float = 10.0) -> int:
     """Send each signal in turn until the process ends, then SIGKILL to what is left of its group. Return its status."""
     for number in signals:
         if process.poll() is not None:

@@ -12,6 +12,7 @@ last two.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -82,8 +83,9 @@ def limits_of_run(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _portals_of_their_own(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Portals that are told of no database get one of the kind that the run wants."""
+    """Portals that are told of no database get one of the kind that the run wants, with the tables in it."""
     if not GROWN:
+        portal.lay_tables = lambda instance: _lay(request.getfixturevalue("sqlite_tables"), instance)
         yield
         return
     postgres: Postgres = request.getfixturevalue("postgres")
@@ -93,7 +95,7 @@ def _portals_of_their_own(request: pytest.FixtureRequest) -> Iterator[None]:
         postgres.start()
         valkey.start()
         valkey.empty()
-        url = postgres.url_of(postgres.create_database())
+        url = postgres.url_of(postgres.create_database(request.getfixturevalue("postgres_tables")))
         return {"ARKA_DATABASE_URL": url, "ARKA_RATELIMIT_STORAGE_URI": valkey.url}
 
     def drop(own: Mapping[str, str]) -> None:
@@ -103,3 +105,9 @@ def _portals_of_their_own(request: pytest.FixtureRequest) -> Iterator[None]:
 
     portal.default_storage, portal.drop_storage = fresh, drop
     yield
+
+
+def _lay(tables: Path, instance: Path) -> None:
+    instance.mkdir(mode=0o700, exist_ok=True)
+    shutil.copyfile(tables, instance / "portal.db")
+    (instance / "portal.db").chmod(0o600)

@@ -36,7 +36,7 @@ def state(portal: Portal) -> dict[str, object]:
 
 
 def test_the_call_that_is_shown_works_as_pasted_and_streams(tmp_path: Path) -> None:
-    with running_portal() as portal:
+    with running_portal(from_nothing=True) as portal:
         command = [*curl_of(shown(portal)), "-s"]
         answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)
         assert answer["object"] == "chat.completion"
@@ -47,12 +47,12 @@ def test_the_call_that_is_shown_works_as_pasted_and_streams(tmp_path: Path) -> N
 
 
 def test_started_again_it_is_up_quickly_and_changes_nothing() -> None:
-    with running_portal() as portal:
+    with running_portal(from_nothing=True) as portal:
         first = shown(portal)
         before = state(portal)
         portal.stop()
         began = time.monotonic()
-        portal.start()
+        portal.start(from_nothing=True)
         # About 3 seconds on a machine of its own; tests share theirs.
         assert time.monotonic() - began < 10
         assert wait_until(lambda: portal.stdout().count("Ctrl-C") == 2, 10)
@@ -65,14 +65,14 @@ def test_started_again_it_is_up_quickly_and_changes_nothing() -> None:
 
 
 def test_without_the_demo_there_is_only_the_set_up_link() -> None:
-    with running_portal({"ARKA_DEMO": "0"}) as portal:
+    with running_portal({"ARKA_DEMO": "0"}, from_nothing=True) as portal:
         assert "/setup/" in shown(portal)
         assert "curl" not in portal.stdout()
         assert portal.command("workspace", "list").stdout == ""
 
 
 def test_a_wrong_setting_stops_the_start_with_a_sentence() -> None:
-    with running_portal() as portal:
+    with running_portal(from_nothing=True) as portal:
         portal.stop()
         portal.environment["ARKA_WORKERS"] = "many"
         result = portal.command("serve")
@@ -82,7 +82,7 @@ def test_a_wrong_setting_stops_the_start_with_a_sentence() -> None:
 
 
 def test_a_taken_port_is_said() -> None:
-    with running_portal({"ARKA_DEMO": "0"}) as portal:
+    with running_portal({"ARKA_DEMO": "0"}, from_nothing=True) as portal:
         result = portal.command("serve")
         assert result.returncode != 0
         assert f"port {portal.port}" in result.stderr
@@ -90,7 +90,7 @@ def test_a_taken_port_is_said() -> None:
 
 
 def test_killed_workers_come_back_one_or_all_of_them() -> None:
-    with running_portal({"ARKA_DEMO": "0"}) as portal:
+    with running_portal({"ARKA_DEMO": "0"}, from_nothing=True) as portal:
         shown(portal)
         assert wait_until(lambda: len(workers_of(portal)) == 2, 20)
         workers = workers_of(portal)
@@ -105,7 +105,7 @@ def test_killed_workers_come_back_one_or_all_of_them() -> None:
 
 
 def test_when_the_watching_process_is_killed_no_worker_is_left() -> None:
-    with running_portal({"ARKA_DEMO": "0"}) as portal:
+    with running_portal({"ARKA_DEMO": "0"}, from_nothing=True) as portal:
         shown(portal)
         workers = workers_of(portal)
         os.kill(portal.pid, signal.SIGKILL)
@@ -127,7 +127,7 @@ def workers_of(portal: Portal) -> list[int]:
 def test_what_an_instance_keeps_is_for_its_owner_only(tmp_path: Path) -> None:
     shared = tmp_path / "instance"
     shared.mkdir(mode=0o755)
-    with running_portal({"ARKA_INSTANCE_PATH": str(shared)}) as portal:
+    with running_portal({"ARKA_INSTANCE_PATH": str(shared)}, from_nothing=True) as portal:
         shown(portal)
         subprocess.run([*curl_of(portal.stdout()), "-s"], check=True, timeout=20, stdout=subprocess.DEVNULL)
         kept = {str(path.relative_to(shared)): path.stat().st_mode & 0o777 for path in shared.rglob("*")}

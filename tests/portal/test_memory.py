@@ -33,7 +33,7 @@ def threads(pid: int) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="told by /proc")
 def test_what_one_thread_of_a_worker_gives_back_is_there_for_the_others() -> None:
-    with running_portal({"ARKA_DEMO": "0"}, workers=1) as portal:
+    with running_portal({"ARKA_DEMO": "0"}, workers=1, from_nothing=True) as portal:
         # The one that greets ends.
         assert wait_until(lambda: len(workers_of(portal)) == 1, 10)
         (forked,) = workers_of(portal)

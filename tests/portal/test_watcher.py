@@ -114,7 +114,7 @@ def test_a_signal_that_comes_before_it_watches_is_heeded(watched: Callable[..., 
 
 
 def test_the_process_that_watches_holds_nothing_of_the_portal() -> None:
-    with running_portal({"ARKA_DEMO": "0"}, workers=1) as portal:
+    with running_portal({"ARKA_DEMO": "0"}, workers=1, from_nothing=True) as portal:
         assert wait_until(lambda: "Ctrl-C" in portal.stdout(), 20)
         status = Path(f"/proc/{portal.pid}/status").read_text()
         mapped = Path(f"/proc/{portal.pid}/maps").read_text()
