@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
+from services.hosts import parted
 from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
@@ -86,14 +87,35 @@ def _brain(value: str) -> brain_rules.Rules:
 
 
 def _declared_providers(value: str) -> tuple[Provider, ...]:
-    return read_providers(_path(value), _http_url)
+    return read_providers(_path(value), _base_url)
 
 
 def _http_url(value: str) -> str:
-    url = urlsplit(_text(value))
-    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
-        raise ValueError("must be an http or https address without user, query and fragment")
+    _web_address(value)
     return value.strip().rstrip("/")
+
+
+def _base_url(value: str) -> str:
+    return _http_url(_in_ascii(value))
+
+
+def _web_address(value: str) -> SplitResult:
+    text = _text(value)
+    try:
+        url = parted(text)
+    except ValueError:
+        raise ValueError("must be an http or https address with a host and a port that can be") from None
+    plain = text.isprintable() and " " not in text
+    if url.scheme not in {"http", "https"} or "@" in url.netloc or url.query or url.fragment or not plain:
+        raise ValueError("must be an http or https address without user, query, fragment and spaces")
+    return url
+
+
+def _in_ascii(value: str) -> str:
+    """Return an address that the portal sends requests to, which are ASCII."""
+    if not value.isascii():
+        raise ValueError("must be written in ASCII, a name from another script as xn--...")
+    return value
 
 
 def _database_url(value: str) -> str:
@@ -159,10 +181,8 @@ def _secret_text(value: str) -> Secret:
 
 
 def _issuer(value: str) -> str:
-    url = urlsplit(_text(value))
-    if not url.hostname or url.query or url.fragment or url.username:
-        raise ValueError("must be an https address without user, query and fragment")
-    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+    url = _web_address(_in_ascii(value))
+    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
         raise ValueError("must begin with https:// unless it is on this machine")
     # A slash at its end is part of its name.
     return value.strip()
@@ -264,9 +284,9 @@ class Settings:
         "refuse",
         "While rate limits cannot be counted: refuse calls with 503, or count in the memory of each process.",
     )
-    openai_base_url: str = _setting(_http_url, "https://api.openai.com/v1", "OpenAI's API, version path included.")
+    openai_base_url: str = _setting(_base_url, "https://api.openai.com/v1", "OpenAI's API, version path included.")
     openrouter_base_url: str = _setting(
-        _http_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
+        _base_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
     )
     declared_providers: tuple[Provider, ...] | None = _setting(
         _declared_providers,

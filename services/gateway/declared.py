@@ -90,7 +90,7 @@ class _Reader:
     def _base_url(self) -> str:
         url = self._table.get("base_url")
         try:
-            if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
+            if not isinstance(url, str):
                 raise ValueError("must be an http or https address")
             return self._read_url(url)
         except ValueError as error:

@@ -70,6 +70,21 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_RATELIMIT_STORAGE_URI", "mongodb://localhost"),
         ("ARKA_OPENAI_BASE_URL", "ftp://provider.example"),
         ("ARKA_OPENAI_BASE_URL", "https://user:password@provider.example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://@provider.example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example:abc/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example:99999/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example:0/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider..example/v1"),
+        ("ARKA_OPENAI_BASE_URL", f"https://{'x' * 64}.example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example/v 1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example/v1\x7f"),
+        ("ARKA_OPENAI_BASE_URL", "https://prövider.example/v1"),
+        ("ARKA_OPENROUTER_BASE_URL", "https://[provider/v1"),
+        ("ARKA_OIDC_ISSUER", "https://id.example:abc"),
+        ("ARKA_OIDC_ISSUER", "https://id example"),
+        ("ARKA_OIDC_ISSUER", "ftp://id.example"),
+        ("ARKA_OIDC_ISSUER", "http://id.example"),
         ("ARKA_KEY_PREFIX", "Arka_"),
         ("ARKA_SALES_EMAIL", "nobody"),
         ("ARKA_SALES_EMAIL", "one@lumen.example,two@lumen.example"),
@@ -80,10 +95,14 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_METRICS_TOKEN", "with spaces in the middle"),
         ("ARKA_RATELIMIT_FALLBACK", "hope"),
         ("ARKA_PUBLIC_URL", "portal.example"),
+        ("ARKA_PUBLIC_URL", "https://portal.example:abc"),
+        ("ARKA_PUBLIC_URL", "https://portal.example:99999"),
+        ("ARKA_PUBLIC_URL", "https://por tal.example"),
         ("ARKA_BRAND", " "),
         ("ARKA_SMTP_URL", "mail.example"),
         ("ARKA_SMTP_URL", "http://mail.example"),
         ("ARKA_SMTP_URL", "smtp://mail.example:port"),
+        ("ARKA_SMTP_URL", "smtp://mail server.example"),
         ("ARKA_SMTP_URL", "smtp://mail.example/inbox"),
         ("ARKA_SMTP_URL", "smtp://user@mail.example"),
         ("ARKA_SMTP_URL", "smtp://mail.example?starttls=perhaps"),
@@ -106,9 +125,22 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None:
+    wrong = {
+        "ARKA_SECRET_KEY": "hunter2",
+        "ARKA_MASTER_KEY": "hunter2",
+        "ARKA_SMTP_URL": "smtp://u:hunter2@[x",
+        "ARKA_OPENAI_BASE_URL": "https://u:hunter2/x@provider.example",
+        "ARKA_OPENROUTER_BASE_URL": "https://u:hunter2\u2100@provider.example",
+        "ARKA_PUBLIC_URL": "https://u:hunter2@portal.example",
+    }
     with pytest.raises(ConfigurationError) as caught:
-        given(tmp_path, ARKA_SECRET_KEY="hunter2", ARKA_MASTER_KEY="hunter2", ARKA_SMTP_URL="smtp://u:hunter2@[x")
+        given(tmp_path, **wrong)
+    assert {sentence.split()[0] for sentence in str(caught.value).splitlines()} == wrong.keys()
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_public_address_may_have_a_name_of_another_script(tmp_path: Path) -> None:
+    assert given(tmp_path, ARKA_PUBLIC_URL="https://münchen.example/").public_url == "https://münchen.example"
 
 
 def test_a_name_that_means_nothing_is_told_with_the_nearest_one(tmp_path: Path) -> None:
