@@ -75,7 +75,19 @@ def _seconds(value: str) -> float:
 
 
 def _path(value: str) -> Path:
-    return ROOT / Path(_text(value)).expanduser()
+    try:
+        return ROOT / Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with a ~ for which there is no home folder") from None
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file. Raises OSError, and ValueError with the end of a sentence."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        # Its own words would show a byte of a key.
+        raise ValueError("is not text in UTF-8") from None
 
 
 def _plans(value: str) -> PlanTable:
@@ -432,9 +444,11 @@ def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | Non
         if name in environment:
             raise ValueError(f"and {name}_FILE are both set")
         try:
-            return Path(environment[name + "_FILE"]).read_text().strip()
+            return _read(Path(environment[name + "_FILE"]))
         except OSError as error:
             raise ValueError(f"cannot be read from the file that {name}_FILE names: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"cannot be read from the file that {name}_FILE names: it {error}") from None
     return environment.get(name)
 
 
@@ -504,7 +518,7 @@ def _kept(path: Path) -> str:
             pass
         finally:
             draft.unlink()
-    return path.read_text().strip()
+    return _read(path)
 
 
 def settings_table() -> str:

@@ -56,6 +56,10 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("ARKA_INSTANCE_PATH", "~nosuchuser/arka"),
+        ("ARKA_PLANS_FILE", "~nosuchuser/plans.toml"),
+        ("ARKA_BRAIN_FILE", "~nosuchuser/brain.toml"),
+        ("ARKA_PROVIDERS_FILE", "~nosuchuser/providers.toml"),
         ("ARKA_PORT", "eighty"),
         ("ARKA_PORT", "0"),
         ("ARKA_PORT", "²"),
@@ -115,7 +119,7 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
 )
 def test_a_wrong_setting_stops_the_start_with_a_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name} .+\.$"):
-        given(tmp_path, **{name: value})
+        load({"ARKA_INSTANCE_PATH": str(tmp_path), name: value})
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
@@ -157,6 +161,36 @@ def key_file(tmp_path: Path) -> Path:
 def test_a_secret_may_come_in_a_file(tmp_path: Path) -> None:
     settings = given(tmp_path, ARKA_SECRET_KEY_FILE=str(key_file(tmp_path)))
     assert settings.secret_key == Secret("0123456789abcdef" * 4)
+
+
+def not_text(path: Path) -> Path:
+    path.write_bytes(bytes(range(256)))
+    return path
+
+
+def test_a_file_of_settings_that_is_not_text_is_told_and_nothing_of_it_shown(tmp_path: Path) -> None:
+    file = str(not_text(tmp_path / "file"))
+    names = [
+        "ARKA_BRAIN_FILE",
+        "ARKA_MASTER_KEY_FILE",
+        "ARKA_PLANS_FILE",
+        "ARKA_PROVIDERS_FILE",
+        "ARKA_SECRET_KEY_FILE",
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        given(tmp_path, **dict.fromkeys(names, file))
+    sentences = sorted(str(caught.value).splitlines())
+    assert [name in sentence for name, sentence in zip(names, sentences, strict=True)] == [True] * len(names)
+    for sentence in sentences:
+        if "KEY_FILE" in sentence:
+            assert "is not text in UTF-8" in sentence
+            assert "0x" not in sentence
+
+
+def test_a_damaged_key_file_is_told(tmp_path: Path) -> None:
+    not_text(tmp_path / "secret_key")
+    with pytest.raises(ConfigurationError, match=r"is damaged: it is not text in UTF-8\.$"):
+        given(tmp_path)
 
 
 def test_a_secret_and_its_file_together_are_refused(tmp_path: Path) -> None:
