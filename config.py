@@ -11,7 +11,7 @@ import ipaddress
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.headerregistry import Address
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import click
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
@@ -131,11 +133,28 @@ def _in_ascii(value: str) -> str:
 
 
 def _database_url(value: str) -> str:
+    value = value.strip()
     if not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must begin with sqlite:/// or postgresql://")
     if ":memory:" in value:
         raise ValueError("must name a file: every process would have a memory of its own")
-    return re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", _with_absolute_file(value.strip()))
+    address = re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", _with_absolute_file(value))
+    try:
+        url = make_url(address)
+        # Reads what stands behind a question mark.
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise ValueError("must be an address like postgresql://user:password@host:5432/name") from None
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ValueError("must have a port from 1 to 65535")
+    if (file := _sqlite_file(address)) and os.path.isdir(file):
+        raise ValueError("must name a file, and names a folder")
+    return address
+
+
+def _sqlite_file(database_url: str) -> Path | None:
+    url = make_url(database_url)
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
 def _storage_uri(value: str) -> str:
@@ -430,12 +449,20 @@ def load(environment: Mapping[str, str]) -> Settings:
             values[field.name] = None if text is None else field.metadata["kind"](text)
         except ValueError as error:
             faults.append(f"{name} {error}.")
-    if not faults and len({values[name] is None for name in _OIDC}) > 1:
-        faults.append("ARKA_OIDC_ISSUER, ARKA_OIDC_CLIENT_ID and ARKA_OIDC_CLIENT_SECRET must be set together.")
-    if faults:
+    if faults := faults or list(_contradictions(values)):
         raise ConfigurationError("\n".join(faults))
     values["unknown"] = tuple(_unknown(environment))
     return Settings(**_completed(values))
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong about settings that are right each by itself."""
+    if len({values[name] is None for name in _OIDC}) > 1:
+        yield "ARKA_OIDC_ISSUER, ARKA_OIDC_CLIENT_ID and ARKA_OIDC_CLIENT_SECRET must be set together."
+    file = _sqlite_file(values["database_url"]) if values["database_url"] else None
+    # The instance folder and those around it are made when they are missing.
+    if file and not values["instance_path"].is_relative_to(file.parent) and not os.path.isdir(file.parent):
+        yield f"ARKA_DATABASE_URL names a file in {file.parent}, which is no folder."
 
 
 def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | None:

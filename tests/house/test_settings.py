@@ -71,6 +71,16 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_MASTER_KEY", "00" * 32),
         ("ARKA_MASTER_KEY", "not a key"),
         ("ARKA_DATABASE_URL", "mysql://localhost/portal"),
+        ("ARKA_DATABASE_URL", "sqlite:///:memory:"),
+        ("ARKA_DATABASE_URL", "sqlite:///"),
+        ("ARKA_DATABASE_URL", f"sqlite:///{ROOT}"),
+        ("ARKA_DATABASE_URL", f"sqlite:///{ROOT}/nowhere/portal.db"),
+        ("ARKA_DATABASE_URL", f"sqlite:///{ROOT}/app.py/portal.db"),
+        ("ARKA_DATABASE_URL", f"sqlite:////{'x' * 300}/portal.db"),
+        ("ARKA_DATABASE_URL", "sqlite:///portal.db?timeout=soon"),
+        ("ARKA_DATABASE_URL", "postgresql://h:abc/db"),
+        ("ARKA_DATABASE_URL", "postgresql://h:99999/db"),
+        ("ARKA_DATABASE_URL", "postgresql://h/db?host=a:x&host=b:y"),
         ("ARKA_RATELIMIT_STORAGE_URI", "mongodb://localhost"),
         ("ARKA_OPENAI_BASE_URL", "ftp://provider.example"),
         ("ARKA_OPENAI_BASE_URL", "https://user:password@provider.example/v1"),
@@ -133,6 +143,7 @@ def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None
         "ARKA_SECRET_KEY": "hunter2",
         "ARKA_MASTER_KEY": "hunter2",
         "ARKA_SMTP_URL": "smtp://u:hunter2@[x",
+        "ARKA_DATABASE_URL": "postgresql://u:hunter2@db:hunter2/portal",
         "ARKA_OPENAI_BASE_URL": "https://u:hunter2/x@provider.example",
         "ARKA_OPENROUTER_BASE_URL": "https://u:hunter2\u2100@provider.example",
         "ARKA_PUBLIC_URL": "https://u:hunter2@portal.example",
@@ -236,6 +247,19 @@ def test_postgresql_addresses_mean_the_installed_driver(tmp_path: Path) -> None:
     for scheme in ("postgres", "postgresql"):
         url = given(tmp_path, ARKA_DATABASE_URL=f"{scheme}://portal@db/portal").database_url
         assert url == "postgresql+psycopg://portal@db/portal"
+
+
+def test_a_database_without_its_folder_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    instance, folder = tmp_path / "instance", tmp_path / "missing"
+    with pytest.raises(ConfigurationError, match=f"^ARKA_DATABASE_URL names a file in {folder}, which is no folder"):
+        given(instance, ARKA_DATABASE_URL=f"sqlite:///{folder}/portal.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_in_an_instance_folder_that_is_still_to_be_made_is_fine(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/new/portal.db"
+    assert given(tmp_path / "new", ARKA_DATABASE_URL=address).database_url == address
+    assert (tmp_path / "new").is_dir()
 
 
 def test_the_table_of_names_is_complete() -> None:
