@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
-from services.hosts import parted
+from services.hosts import is_host, parted
 from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
@@ -102,6 +102,25 @@ def _brain(value: str) -> brain_rules.Rules:
 
 def _declared_providers(value: str) -> tuple[Provider, ...]:
     return read_providers(_path(value), _base_url)
+
+
+def _host(value: str) -> str:
+    text = _text(value)
+    # As an address of the web has it.
+    host = text[1:-1] if re.fullmatch(r"\[.*:.*\]", text) else text
+    # What ends in a number is a misspelled address, and the name of an interface is nothing that the server takes.
+    is_misspelled = not _is_address(host) and host.rpartition(".")[2].isdigit()
+    if not is_host(host) or is_misspelled or "%" in host:
+        raise ValueError("must be an address like 127.0.0.1 or ::1, or a name of this machine")
+    return host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _http_url(value: str) -> str:
@@ -220,10 +239,7 @@ def _issuer(value: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host == "localhost"
 
 
 def _domains(value: str) -> tuple[str, ...]:
@@ -258,7 +274,7 @@ class Settings:
     """Every setting of the portal, checked. Field ``host`` is ``ARKA_HOST``, and so on."""
 
     instance_path: Path = _setting(_path, "instance", "Folder for everything the portal writes.")
-    host: str = _setting(_text, "127.0.0.1", "Address the server listens on.")
+    host: str = _setting(_host, "127.0.0.1", "Address the server listens on, or a name of this machine.")
     port: int = _setting(_number(1, 65535), "5000", "Port the server listens on.")
     workers: int = _setting(_number(1, 256), None, "Number of server processes.", shown="one per core")
     threads: int = _setting(

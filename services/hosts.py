@@ -36,8 +36,9 @@ def is_host(text: str) -> bool:
 
 def _is_name(text: str) -> bool:
     try:
-        # As the name service is asked for names of other scripts.
-        name = text.encode("idna").decode().removesuffix(".")
+        # As the name service is asked for names of other scripts; to load that takes its time.
+        name = text if text.isascii() else text.encode("idna").decode()
     except UnicodeError:
         return False
-    return len(name) <= _LONGEST_NAME and all(_LABEL.fullmatch(label) for label in name.split("."))
+    name = name.removesuffix(".")
+    return len(name) <= _LONGEST_NAME and all(map(_LABEL.fullmatch, name.split(".")))

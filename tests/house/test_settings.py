@@ -60,6 +60,17 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_PLANS_FILE", "~nosuchuser/plans.toml"),
         ("ARKA_BRAIN_FILE", "~nosuchuser/brain.toml"),
         ("ARKA_PROVIDERS_FILE", "~nosuchuser/providers.toml"),
+        ("ARKA_HOST", " "),
+        ("ARKA_HOST", "999.1.1.1"),
+        ("ARKA_HOST", "127.1"),
+        ("ARKA_HOST", "[::1"),
+        ("ARKA_HOST", "::g"),
+        ("ARKA_HOST", "[localhost]"),
+        ("ARKA_HOST", "fe80::1%lo"),
+        ("ARKA_HOST", "my host"),
+        ("ARKA_HOST", "localhost:5000"),
+        ("ARKA_HOST", "http://localhost"),
+        ("ARKA_HOST", f"{'x' * 64}.example"),
         ("ARKA_PORT", "eighty"),
         ("ARKA_PORT", "0"),
         ("ARKA_PORT", "²"),
@@ -152,6 +163,22 @@ def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None
         given(tmp_path, **wrong)
     assert {sentence.split()[0] for sentence in str(caught.value).splitlines()} == wrong.keys()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "public_url"),
+    [
+        ("localhost", "localhost", "http://localhost:5000"),
+        ("::1", "::1", "http://[::1]:5000"),
+        ("[::1]", "::1", "http://[::1]:5000"),
+        ("node-1.internal", "node-1.internal", "http://node-1.internal:5000"),
+    ],
+)
+def test_the_host_is_an_address_or_a_name_and_shown_as_written(
+    tmp_path: Path, written: str, host: str, public_url: str
+) -> None:
+    settings = given(tmp_path, ARKA_HOST=written)
+    assert (settings.host, settings.public_url) == (host, public_url)
 
 
 def test_the_public_address_may_have_a_name_of_another_script(tmp_path: Path) -> None:
