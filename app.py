@@ -130,10 +130,20 @@ def create_app(settings: config.Settings | None = None) -> Flask:
 
 
 def load_settings() -> config.Settings:
-    """Read the settings; the environment wins over ``.env``, which ``FLASK_SKIP_DOTENV=1`` leaves out as in Flask."""
+    """Read the settings; the environment wins over ``.env``, which ``FLASK_SKIP_DOTENV=1`` leaves out as in Flask.
+
+    Raises config.ConfigurationError when a setting is wrong, or the file cannot be read.
+    """
     if os.environ.get("FLASK_SKIP_DOTENV") == "1":
         return config.load(os.environ)
-    from_file = {name: value for name, value in dotenv_values(config.ROOT / ".env").items() if value is not None}
+    file = config.ROOT / ".env"
+    try:
+        from_file = {name: value for name, value in dotenv_values(file).items() if value is not None}
+    except OSError as error:
+        raise config.ConfigurationError(f"{file} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        # Its own words would show a byte of what may be a key.
+        raise config.ConfigurationError(f"{file} is not text in UTF-8.") from None
     return config.load({**from_file, **os.environ})
 
 

@@ -11,19 +11,22 @@ import ipaddress
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 import limits.errors
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
+from services.hosts import is_host, parted
 from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
@@ -76,7 +79,19 @@ def _seconds(value: str) -> float:
 
 
 def _path(value: str) -> Path:
-    return ROOT / Path(_text(value)).expanduser()
+    try:
+        return ROOT / Path(_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with a ~ for which there is no home folder") from None
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file. Raises OSError, and ValueError with the end of a sentence."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        # Its own words would show a byte of a key.
+        raise ValueError("is not text in UTF-8") from None
 
 
 def _plans(value: str) -> PlanTable:
@@ -88,22 +103,79 @@ def _brain(value: str) -> brain_rules.Rules:
 
 
 def _declared_providers(value: str) -> tuple[Provider, ...]:
-    return read_providers(_path(value), _http_url)
+    return read_providers(_path(value), _base_url)
+
+
+def _host(value: str) -> str:
+    text = _text(value)
+    # As an address of the web has it.
+    host = text[1:-1] if re.fullmatch(r"\[.*:.*\]", text) else text
+    # What ends in a number is a misspelled address, and the name of an interface is nothing that the server takes.
+    is_misspelled = not _is_address(host) and host.rpartition(".")[2].isdigit()
+    if not is_host(host) or is_misspelled or "%" in host:
+        raise ValueError("must be an address like 127.0.0.1 or ::1, or a name of this machine")
+    return host
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _http_url(value: str) -> str:
-    url = urlsplit(_text(value))
-    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
-        raise ValueError("must be an http or https address without user, query and fragment")
+    _web_address(value)
     return value.strip().rstrip("/")
 
 
+def _base_url(value: str) -> str:
+    return _http_url(_in_ascii(value))
+
+
+def _web_address(value: str) -> SplitResult:
+    text = _text(value)
+    try:
+        url = parted(text)
+    except ValueError:
+        raise ValueError("must be an http or https address with a host and a port that can be") from None
+    plain = text.isprintable() and " " not in text
+    if url.scheme not in {"http", "https"} or "@" in url.netloc or url.query or url.fragment or not plain:
+        raise ValueError("must be an http or https address without user, query, fragment and spaces")
+    return url
+
+
+def _in_ascii(value: str) -> str:
+    """Return an address that the portal sends requests to, which are ASCII."""
+    if not value.isascii():
+        raise ValueError("must be written in ASCII, a name from another script as xn--...")
+    return value
+
+
 def _database_url(value: str) -> str:
+    value = value.strip()
     if not value.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must begin with sqlite:/// or postgresql://")
     if ":memory:" in value:
         raise ValueError("must name a file: every process would have a memory of its own")
-    return re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", _with_absolute_file(value.strip()))
+    address = re.sub(r"^(postgresql|postgres)://", "postgresql+psycopg://", _with_absolute_file(value))
+    try:
+        url = make_url(address)
+        # Reads what stands behind a question mark.
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise ValueError("must be an address like postgresql://user:password@host:5432/name") from None
+    if url.port is not None and not 0 < url.port < 65536:
+        raise ValueError("must have a port from 1 to 65535")
+    if (file := _sqlite_file(address)) and os.path.isdir(file):
+        raise ValueError("must name a file, and names a folder")
+    return address
+
+
+def _sqlite_file(database_url: str) -> Path | None:
+    url = make_url(database_url)
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
 def _storage_uri(value: str) -> str:
@@ -171,20 +243,15 @@ def _secret_text(value: str) -> Secret:
 
 
 def _issuer(value: str) -> str:
-    url = urlsplit(_text(value))
-    if not url.hostname or url.query or url.fragment or url.username:
-        raise ValueError("must be an https address without user, query and fragment")
-    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)):
+    url = _web_address(_in_ascii(value))
+    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
         raise ValueError("must begin with https:// unless it is on this machine")
     # A slash at its end is part of its name.
     return value.strip()
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host == "localhost"
 
 
 def _domains(value: str) -> tuple[str, ...]:
@@ -219,7 +286,7 @@ class Settings:
     """Every setting of the portal, checked. Field ``host`` is ``ARKA_HOST``, and so on."""
 
     instance_path: Path = _setting(_path, "instance", "Folder for everything the portal writes.")
-    host: str = _setting(_text, "127.0.0.1", "Address the server listens on.")
+    host: str = _setting(_host, "127.0.0.1", "Address the server listens on, or a name of this machine.")
     port: int = _setting(_number(1, 65535), "5000", "Port the server listens on.")
     workers: int = _setting(_number(1, 256), None, "Number of server processes.", shown="one per core")
     threads: int = _setting(
@@ -276,9 +343,9 @@ class Settings:
         "refuse",
         "While rate limits cannot be counted: refuse calls with 503, or count in the memory of each process.",
     )
-    openai_base_url: str = _setting(_http_url, "https://api.openai.com/v1", "OpenAI's API, version path included.")
+    openai_base_url: str = _setting(_base_url, "https://api.openai.com/v1", "OpenAI's API, version path included.")
     openrouter_base_url: str = _setting(
-        _http_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
+        _base_url, "https://openrouter.ai/api/v1", "OpenRouter's API, version path included."
     )
     declared_providers: tuple[Provider, ...] | None = _setting(
         _declared_providers,
@@ -410,12 +477,20 @@ def load(environment: Mapping[str, str]) -> Settings:
             values[field.name] = None if text is None else field.metadata["kind"](text)
         except ValueError as error:
             faults.append(f"{name} {error}.")
-    if not faults and len({values[name] is None for name in _OIDC}) > 1:
-        faults.append("ARKA_OIDC_ISSUER, ARKA_OIDC_CLIENT_ID and ARKA_OIDC_CLIENT_SECRET must be set together.")
-    if faults:
+    if faults := faults or list(_contradictions(values)):
         raise ConfigurationError("\n".join(faults))
     values["unknown"] = tuple(_unknown(environment))
     return Settings(**_completed(values))
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong about settings that are right each by itself."""
+    if len({values[name] is None for name in _OIDC}) > 1:
+        yield "ARKA_OIDC_ISSUER, ARKA_OIDC_CLIENT_ID and ARKA_OIDC_CLIENT_SECRET must be set together."
+    file = _sqlite_file(values["database_url"]) if values["database_url"] else None
+    # The instance folder and those around it are made when they are missing.
+    if file and not values["instance_path"].is_relative_to(file.parent) and not os.path.isdir(file.parent):
+        yield f"ARKA_DATABASE_URL names a file in {file.parent}, which is no folder."
 
 
 def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | None:
@@ -424,9 +499,11 @@ def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | Non
         if name in environment:
             raise ValueError(f"and {name}_FILE are both set")
         try:
-            return Path(environment[name + "_FILE"]).read_text().strip()
+            return _read(Path(environment[name + "_FILE"]))
         except OSError as error:
             raise ValueError(f"cannot be read from the file that {name}_FILE names: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"cannot be read from the file that {name}_FILE names: it {error}") from None
     return environment.get(name)
 
 
@@ -499,7 +576,7 @@ def _kept(path: Path) -> str:
             pass
         finally:
             draft.unlink()
-    return path.read_text().strip()
+    return _read(path)
 
 
 def settings_table() -> str:

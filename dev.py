@@ -27,10 +27,23 @@ def main() -> None:
         sys.exit("usage: python3 dev.py run | test [arguments passed on]")
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"The portal runs on Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}.")
+    refuse_unreadable(ROOT / ".env")
     folder, lock_file, arguments = COMMANDS[sys.argv[1]]
     python = ready_environment(ROOT / folder, ROOT / lock_file)
     os.chdir(ROOT)
     os.execv(python, [str(python), *arguments, *sys.argv[2:]])
+
+
+def refuse_unreadable(settings: Path) -> None:
+    """Exit with a sentence about a file that cannot be read: Flask reads it before the portal can say so."""
+    try:
+        settings.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        sys.exit(f"{settings} cannot be read: {error.strerror}.")
+    except UnicodeDecodeError:
+        sys.exit(f"{settings} is not text in UTF-8.")
 
 
 def ready_environment(folder: Path, lock_file: Path) -> Path:

@@ -6,15 +6,15 @@ no connection that two would share, and what is left in the end is light.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import http.client
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -24,7 +24,7 @@ import config
 from commands import watcher
 from commands.tools import refusals_told
 from extensions import db
-from services import accounts, first_start, instance_lock, metrics, schema, stopping
+from services import accounts, first_start, instance_lock, listening, metrics, schema, stopping
 from services.child import end_with
 
 if TYPE_CHECKING:
@@ -40,30 +40,51 @@ def command(settings: config.Settings) -> click.Command:
     @refusals_told
     def serve() -> None:
         """Start the portal: upgrade the database, serve, and show how to begin."""
-        _refuse_taken_port(settings)
         app = current_app._get_current_object()  # type: ignore[attr-defined]
-        try:
+        with _obstacles_told(settings):
+            address = listening.address_of(settings.host)
             # No restore begins while a worker is left: they all inherit the lock.
-            with instance_lock.serving(settings.instance_path) as lock:
+            with (
+                listening.claimed(address, settings.port) as claim,
+                instance_lock.serving(settings.instance_path) as lock,
+            ):
                 os.set_inheritable(lock, True)
                 own = os.getpid()
                 status = _wait_for(_fork(lambda: _bring_up_to_date(app, own)))
                 if status:
                     sys.exit(status)
-                _serve(app, settings, own)
-        except instance_lock.InUse:
-            raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
+                _serve(app, settings, address, claim, own)
 
     return serve
 
 
-def worker_of(settings: config.Settings) -> Worker:
-    """Return a worker for these settings."""
+@contextlib.contextmanager
+def _obstacles_told(settings: config.Settings) -> Iterator[None]:
+    """Turn what keeps the portal from starting here into a sentence that names the setting."""
+    try:
+        yield
+    except instance_lock.InUse:
+        raise click.ClickException("A restore is under way. Start the portal when it is done.") from None
+    except instance_lock.Unwritable as error:
+        raise click.ClickException(str(error)) from None
+    except listening.NoAddress as error:
+        raise click.ClickException(
+            f"Cannot listen on {settings.host} ({error}). "
+            "ARKA_HOST must be an address of this machine, or a name that leads to one."
+        ) from None
+    except listening.PortTaken as error:
+        raise click.ClickException(
+            f"Cannot listen on {settings.host} port {settings.port} ({error}). Choose another port with ARKA_PORT."
+        ) from None
+
+
+def worker_of(settings: config.Settings, address: str) -> Worker:
+    """Return a worker for these settings that listens on this address."""
     # granian is nothing for the other commands.
     from services.worker import Worker
 
     return Worker(
-        host=settings.host,
+        host=address,
         port=settings.port,
         threads=settings.threads,
         drain_seconds=settings.drain_seconds,
@@ -71,26 +92,27 @@ def worker_of(settings: config.Settings) -> Worker:
     )
 
 
-def _serve(app: Flask, settings: config.Settings, own: int) -> NoReturn:
+def _serve(app: Flask, settings: config.Settings, address: str, claim: int, own: int) -> NoReturn:
     """Fork the workers, and let the watcher take the place of this process."""
-    worker = worker_of(settings)
+    worker = worker_of(settings, address)
     metrics.begin_anew(settings.instance_path)
     read, write = os.pipe()
 
     def work() -> None:
-        # So that the pipe ends with the watcher.
+        # So that the pipe ends with the watcher, and the next portal need not wait for calls of this one.
         os.close(write)
+        os.close(claim)
         worker.run(app, own, read)
 
     # The watcher heeds what comes meanwhile.
     signal.pthread_sigmask(signal.SIG_BLOCK, watcher.STOP_SIGNALS)
     workers = [_fork(work) for _ in range(settings.workers)]
-    greeter = _fork(lambda: _greet(app, settings, own))
-    for end in (read, write):
-        os.set_inheritable(end, True)
+    greeter = _fork(lambda: _greet(app, settings, address, own))
+    for number in (claim, read, write):
+        os.set_inheritable(number, True)
     seconds = [str(settings.drain_seconds + stopping.DOOR_SECONDS), str(settings.stop_seconds)]
-    numbers = [str(number) for number in (read, write, greeter, *workers)]
-    os.execv(sys.executable, [sys.executable, "-I", "-S", watcher.__file__, *seconds, *numbers])
+    numbers = [str(number) for number in (claim, read, write, greeter, *workers)]
+    os.execv(sys.executable, [sys.executable, "-I", "-S", watcher.__file__, *seconds, address, *numbers])
 
 
 def _fork(act: Callable[[], None]) -> int:
@@ -121,17 +143,17 @@ def _wait_for(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _greet(app: Flask, settings: config.Settings, own: int) -> None:
+def _greet(app: Flask, settings: config.Settings, address: str, own: int) -> None:
     """Wait until the portal answers, and tell the operator how to begin."""
     end_with(own, signal.SIGKILL)
-    while not _is_up(settings):
+    while not _is_up(_local(address), settings.port):
         time.sleep(_LOOK_SECONDS)
     with app.app_context():
         click.echo(_welcome(settings))
 
 
-def _is_up(settings: config.Settings) -> bool:
-    connection = http.client.HTTPConnection(_local_address(settings.host), settings.port, timeout=2)
+def _is_up(address: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(address, port, timeout=2)
     try:
         connection.request("GET", "/healthz")
         return connection.getresponse().status == http.client.OK
@@ -166,23 +188,9 @@ def _upgrade() -> None:
     )
 
 
-def _refuse_taken_port(settings: config.Settings) -> None:
-    """The server itself would share a port with another one instead of failing."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise click.ClickException(
-                f"Cannot listen on {settings.host} port {settings.port} ({error.strerror}). "
-                "Choose another port with ARKA_PORT."
-            ) from None
-
-
-def _local_address(host: str) -> str:
-    """Return the address at which a server on ``host`` is reached from this machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+def _local(address: str) -> str:
+    """Return the address at which a server on this one is reached from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
 def _welcome(settings: config.Settings) -> str:

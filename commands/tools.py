@@ -19,6 +19,12 @@ from services.money import read_usd
 from services.secret import Secret
 
 _SPAN = re.compile(r"(\d{1,5})([mhdw])")
+# The others are about what was to be stored. The last is what SQLite has for a file that is no database.
+_ABOUT_THE_DATABASE = (
+    database_errors.OperationalError,
+    database_errors.ProgrammingError,
+    database_errors.DatabaseError,
+)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -71,12 +77,14 @@ def refusals_told(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except PortalError as error:
             raise click.ClickException(error.message) from error
-        except (database_errors.OperationalError, database_errors.ProgrammingError) as error:
+        except database_errors.DatabaseError as error:
+            if type(error) not in _ABOUT_THE_DATABASE:
+                raise
             text = str(error.orig).lower()
             if "no such table" in text or "does not exist" in text:
                 raise click.ClickException(
                     "The database has no tables yet. Run `flask --app app db upgrade` first."
                 ) from error
-            raise click.ClickException(f"The database cannot be used: {error.orig}") from error
+            raise click.ClickException(f"The database (ARKA_DATABASE_URL) cannot be used: {error.orig}") from error
 
     return wrapped

@@ -3,9 +3,10 @@
 It starts a worker again that has died, and stops all of them in order when it is told to. It lives as long as the
 portal does and has nothing else to do, so it is a program of its own, of little of the standard library, and light.
 
-Run as ``python -I -S watcher.py DRAIN STOP READ WRITE GREETER WORKER ...``: how many seconds the workers go on taking
-new requests after they were told to stop, and how many those in flight may take then; the two ends of the pipe through
-which they are told; the ids of the child that greets the operator and of the workers.
+Run as ``python -I -S watcher.py DRAIN STOP ADDRESS CLAIM READ WRITE GREETER WORKER ...``: how many seconds the workers
+go on taking new requests after they were told to stop, and how many those in flight may take then; the address on which
+they listen; the descriptor that keeps other portals from their port; the two ends of the pipe through which they are
+told; the ids of the child that greets the operator and of the workers.
 """
 
 from __future__ import annotations
@@ -31,9 +32,18 @@ class Watcher:
     """The workers by their ids, and how far they have come with stopping."""
 
     def __init__(
-        self, *, drain_seconds: float, stop_seconds: float, word: tuple[int, int], greeter: int, workers: list[int]
+        self,
+        *,
+        drain_seconds: float,
+        stop_seconds: float,
+        address: str,
+        claim: int,
+        word: tuple[int, int],
+        greeter: int,
+        workers: list[int],
     ) -> None:
         self._drain_seconds, self._stop_seconds = drain_seconds, stop_seconds
+        self._address, self._claim = address, claim
         self._read_word, self._write_word = word
         self._greeter: int | None = greeter
         self._greeted = False
@@ -97,6 +107,8 @@ class Watcher:
         if self._end_at is not None and self._end_at <= now:
             self._end_at = None
             self._signal_workers(signal.SIGTERM)
+            # They close their listeners at once. Another portal may begin while they finish what is in flight.
+            os.close(self._claim)
         if self._kill_at is not None and self._kill_at <= now:
             self._signal_workers(signal.SIGKILL)
             self._kill_at = now + 1
@@ -144,7 +156,7 @@ class Watcher:
         self._due.sort()
 
     def _start_worker(self) -> None:
-        arguments = [sys.executable, "-m", "server", str(os.getpid()), str(self._read_word)]
+        arguments = [sys.executable, "-m", "server", str(os.getpid()), str(self._read_word), self._address]
         pid = os.fork()
         if pid == 0:
             try:
@@ -156,12 +168,20 @@ class Watcher:
 
 def main() -> None:
     drain_seconds, stop_seconds = map(float, sys.argv[1:3])
-    read, write, greeter, *workers = map(int, sys.argv[3:])
+    address = sys.argv[3]
+    claim, read, write, greeter, *workers = map(int, sys.argv[4:])
     # Only the workers' end is for those that are started later.
-    os.set_inheritable(write, False)
+    for number in (claim, write):
+        os.set_inheritable(number, False)
     os.chdir(_ROOT)
     watcher = Watcher(
-        drain_seconds=drain_seconds, stop_seconds=stop_seconds, word=(read, write), greeter=greeter, workers=workers
+        drain_seconds=drain_seconds,
+        stop_seconds=stop_seconds,
+        address=address,
+        claim=claim,
+        word=(read, write),
+        greeter=greeter,
+        workers=workers,
     )
     sys.exit(watcher.run())
 

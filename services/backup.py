@@ -80,6 +80,8 @@ def restore(path: Path, *, replace: bool = False, with_other_keys: bool = False)
             return file.manifest
     except instance_lock.InUse:
         raise RestoreRefused("The portal is serving, or another restore is under way. Stop it first.") from None
+    except instance_lock.Unwritable as error:
+        raise RestoreRefused(f"{error} Nothing was changed.") from error
     except backup_file.Damaged as error:
         raise RestoreRefused(f"{path} {error}. Nothing was changed.") from error
 

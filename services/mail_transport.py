@@ -15,10 +15,11 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from email_validator import EmailNotValidError, validate_email
 
+from services.hosts import parted
 from services.secret import Secret
 
 # For each step of the conversation. The claim on a message lasts longer than all of them together.
@@ -140,22 +141,22 @@ class SmtpServer:
         ``?starttls=off``. Raises ValueError with the end of a sentence, which repeats nothing of the address.
         """
         try:
-            url = urlsplit(address.strip())
-            port = url.port
+            url = parted(address.strip())
         except ValueError:
             raise ValueError("must be an address like smtp://user:password@host:587") from None
         options = dict(parse_qsl(url.query, keep_blank_values=True))
-        if url.scheme not in _PORTS or not url.hostname or url.path not in ("", "/") or url.fragment or port == 0:
+        if url.scheme not in _PORTS or url.path not in ("", "/") or url.fragment:
             raise ValueError("must be an address like smtp://user:password@host:587, or begin with smtps://")
         if (url.username is None) != (url.password is None):
             raise ValueError("must have a user and a password, or neither")
         if options not in ({}, {"starttls": "off"}) or (options and url.scheme == "smtps"):
             raise ValueError("may have one option only: smtp://host:25?starttls=off")
         security = "tls" if url.scheme == "smtps" else "starttls"
-        if security == "starttls" and (options or _is_here(url.hostname)):
+        host = url.hostname or ""
+        if security == "starttls" and (options or _is_here(host)):
             security = "none"
         password = None if url.password is None else Secret(unquote(url.password))
-        return cls(url.hostname, port or _PORTS[url.scheme], security, unquote(url.username or ""), password)
+        return cls(host, url.port or _PORTS[url.scheme], security, unquote(url.username or ""), password)
 
 
 class Relay:

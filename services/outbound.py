@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from services.errors import InvalidInput
 from services.gateway.connections import Origin
+from services.hosts import parted
 from services.restrictions import Address, Network
 
 URL_LENGTH = 2000
@@ -116,7 +117,7 @@ class Outbound:
     def _check_url(self, text: str) -> None:
         """Raise ValueError or Refused for an address that is never called; a name is looked up only for the call."""
         _check_spelling(text)
-        url = _parted(text)
+        url = parted(text)
         if url.scheme not in (("https", "http") if self.networks else ("https",)):
             raise ValueError("Enter an address that begins with https://")
         if "@" in url.netloc:
@@ -195,18 +196,6 @@ def _check_spelling(text: str) -> None:
         raise ValueError("Leave out the part from # on")
     if not text.startswith(("https://", "http://")):
         raise ValueError("Enter an address that begins with https://")
-
-
-def _parted(text: str) -> SplitResult:
-    """Return the parts of an address. Raises ValueError for one without a host or port that can be."""
-    try:
-        url = urlsplit(text)
-        port, host = url.port, url.hostname or ""
-    except ValueError:
-        raise ValueError("The port or the host of the address is not valid") from None
-    if port == 0 or not host or len(host) > 253 or ".." in host or any(len(part) > 63 for part in host.split(".")):
-        raise ValueError("The port or the host of the address is not valid")
-    return url
 
 
 def _head(origin: Origin, target: str, headers: Mapping[str, str], length: int) -> bytes:

@@ -34,10 +34,12 @@ class PlanTable:
     def read(cls, path: Path) -> PlanTable:
         """Read the table. Raises ValueError with the end of a sentence when it cannot be used."""
         try:
-            rows = tomllib.loads(path.read_text())
+            rows = tomllib.loads(path.read_text(encoding="utf-8"))
             plans = {name: _plan(name, row) for name, row in rows.items()}
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"names the plan table {path.name}, which cannot be read: {error!r}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"names the plan table {path.name}, which is not text in UTF-8") from None
         if FIRST_PLAN not in plans:
             raise ValueError(f"names the plan table {path.name} without {FIRST_PLAN!r}, on which workspaces begin")
         if not any(plan.api_access for plan in plans.values()):

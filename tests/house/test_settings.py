@@ -56,6 +56,21 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("ARKA_INSTANCE_PATH", "~nosuchuser/arka"),
+        ("ARKA_PLANS_FILE", "~nosuchuser/plans.toml"),
+        ("ARKA_BRAIN_FILE", "~nosuchuser/brain.toml"),
+        ("ARKA_PROVIDERS_FILE", "~nosuchuser/providers.toml"),
+        ("ARKA_HOST", " "),
+        ("ARKA_HOST", "999.1.1.1"),
+        ("ARKA_HOST", "127.1"),
+        ("ARKA_HOST", "[::1"),
+        ("ARKA_HOST", "::g"),
+        ("ARKA_HOST", "[localhost]"),
+        ("ARKA_HOST", "fe80::1%lo"),
+        ("ARKA_HOST", "my host"),
+        ("ARKA_HOST", "localhost:5000"),
+        ("ARKA_HOST", "http://localhost"),
+        ("ARKA_HOST", f"{'x' * 64}.example"),
         ("ARKA_PORT", "eighty"),
         ("ARKA_PORT", "0"),
         ("ARKA_PORT", "²"),
@@ -67,6 +82,16 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_MASTER_KEY", "00" * 32),
         ("ARKA_MASTER_KEY", "not a key"),
         ("ARKA_DATABASE_URL", "mysql://localhost/portal"),
+        ("ARKA_DATABASE_URL", "sqlite:///:memory:"),
+        ("ARKA_DATABASE_URL", "sqlite:///"),
+        ("ARKA_DATABASE_URL", f"sqlite:///{ROOT}"),
+        ("ARKA_DATABASE_URL", f"sqlite:///{ROOT}/nowhere/portal.db"),
+        ("ARKA_DATABASE_URL", f"sqlite:///{ROOT}/app.py/portal.db"),
+        ("ARKA_DATABASE_URL", f"sqlite:////{'x' * 300}/portal.db"),
+        ("ARKA_DATABASE_URL", "sqlite:///portal.db?timeout=soon"),
+        ("ARKA_DATABASE_URL", "postgresql://h:abc/db"),
+        ("ARKA_DATABASE_URL", "postgresql://h:99999/db"),
+        ("ARKA_DATABASE_URL", "postgresql://h/db?host=a:x&host=b:y"),
         ("ARKA_RATELIMIT_STORAGE_URI", "mongodb://localhost"),
         # Each process would count for itself.
         ("ARKA_RATELIMIT_STORAGE_URI", "memory://"),
@@ -76,6 +101,21 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_RATELIMIT_STORAGE_URI", "redis://localhost/0?nonsense=1"),
         ("ARKA_OPENAI_BASE_URL", "ftp://provider.example"),
         ("ARKA_OPENAI_BASE_URL", "https://user:password@provider.example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://@provider.example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example:abc/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example:99999/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example:0/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider..example/v1"),
+        ("ARKA_OPENAI_BASE_URL", f"https://{'x' * 64}.example/v1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example/v 1"),
+        ("ARKA_OPENAI_BASE_URL", "https://provider.example/v1\x7f"),
+        ("ARKA_OPENAI_BASE_URL", "https://prövider.example/v1"),
+        ("ARKA_OPENROUTER_BASE_URL", "https://[provider/v1"),
+        ("ARKA_OIDC_ISSUER", "https://id.example:abc"),
+        ("ARKA_OIDC_ISSUER", "https://id example"),
+        ("ARKA_OIDC_ISSUER", "ftp://id.example"),
+        ("ARKA_OIDC_ISSUER", "http://id.example"),
         ("ARKA_KEY_PREFIX", "Arka_"),
         ("ARKA_SALES_EMAIL", "nobody"),
         ("ARKA_SALES_EMAIL", "one@lumen.example,two@lumen.example"),
@@ -86,10 +126,14 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
         ("ARKA_METRICS_TOKEN", "with spaces in the middle"),
         ("ARKA_RATELIMIT_FALLBACK", "hope"),
         ("ARKA_PUBLIC_URL", "portal.example"),
+        ("ARKA_PUBLIC_URL", "https://portal.example:abc"),
+        ("ARKA_PUBLIC_URL", "https://portal.example:99999"),
+        ("ARKA_PUBLIC_URL", "https://por tal.example"),
         ("ARKA_BRAND", " "),
         ("ARKA_SMTP_URL", "mail.example"),
         ("ARKA_SMTP_URL", "http://mail.example"),
         ("ARKA_SMTP_URL", "smtp://mail.example:port"),
+        ("ARKA_SMTP_URL", "smtp://mail server.example"),
         ("ARKA_SMTP_URL", "smtp://mail.example/inbox"),
         ("ARKA_SMTP_URL", "smtp://user@mail.example"),
         ("ARKA_SMTP_URL", "smtp://mail.example?starttls=perhaps"),
@@ -102,7 +146,7 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
 )
 def test_a_wrong_setting_stops_the_start_with_a_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name} .+\.$"):
-        given(tmp_path, **{name: value})
+        load({"ARKA_INSTANCE_PATH": str(tmp_path), name: value})
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
@@ -112,15 +156,40 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None:
+    wrong = {
+        "ARKA_SECRET_KEY": "hunter2",
+        "ARKA_MASTER_KEY": "hunter2",
+        "ARKA_SMTP_URL": "smtp://u:hunter2@[x",
+        "ARKA_RATELIMIT_STORAGE_URI": "redis://u:hunter2@h/0?x=1",
+        "ARKA_DATABASE_URL": "postgresql://u:hunter2@db:hunter2/portal",
+        "ARKA_OPENAI_BASE_URL": "https://u:hunter2/x@provider.example",
+        "ARKA_OPENROUTER_BASE_URL": "https://u:hunter2\u2100@provider.example",
+        "ARKA_PUBLIC_URL": "https://u:hunter2@portal.example",
+    }
     with pytest.raises(ConfigurationError) as caught:
-        given(
-            tmp_path,
-            ARKA_SECRET_KEY="hunter2",
-            ARKA_MASTER_KEY="hunter2",
-            ARKA_SMTP_URL="smtp://u:hunter2@[x",
-            ARKA_RATELIMIT_STORAGE_URI="redis://u:hunter2@h/0?x=1",
-        )
+        given(tmp_path, **wrong)
+    assert {sentence.split()[0] for sentence in str(caught.value).splitlines()} == wrong.keys()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "host", "public_url"),
+    [
+        ("localhost", "localhost", "http://localhost:5000"),
+        ("::1", "::1", "http://[::1]:5000"),
+        ("[::1]", "::1", "http://[::1]:5000"),
+        ("node-1.internal", "node-1.internal", "http://node-1.internal:5000"),
+    ],
+)
+def test_the_host_is_an_address_or_a_name_and_shown_as_written(
+    tmp_path: Path, written: str, host: str, public_url: str
+) -> None:
+    settings = given(tmp_path, ARKA_HOST=written)
+    assert (settings.host, settings.public_url) == (host, public_url)
+
+
+def test_the_public_address_may_have_a_name_of_another_script(tmp_path: Path) -> None:
+    assert given(tmp_path, ARKA_PUBLIC_URL="https://münchen.example/").public_url == "https://münchen.example"
 
 
 @pytest.mark.parametrize("database", ["portal.db", "./elsewhere/../portal.db"])
@@ -144,6 +213,36 @@ def key_file(tmp_path: Path) -> Path:
 def test_a_secret_may_come_in_a_file(tmp_path: Path) -> None:
     settings = given(tmp_path, ARKA_SECRET_KEY_FILE=str(key_file(tmp_path)))
     assert settings.secret_key == Secret("0123456789abcdef" * 4)
+
+
+def not_text(path: Path) -> Path:
+    path.write_bytes(bytes(range(256)))
+    return path
+
+
+def test_a_file_of_settings_that_is_not_text_is_told_and_nothing_of_it_shown(tmp_path: Path) -> None:
+    file = str(not_text(tmp_path / "file"))
+    names = [
+        "ARKA_BRAIN_FILE",
+        "ARKA_MASTER_KEY_FILE",
+        "ARKA_PLANS_FILE",
+        "ARKA_PROVIDERS_FILE",
+        "ARKA_SECRET_KEY_FILE",
+    ]
+    with pytest.raises(ConfigurationError) as caught:
+        given(tmp_path, **dict.fromkeys(names, file))
+    sentences = sorted(str(caught.value).splitlines())
+    assert [name in sentence for name, sentence in zip(names, sentences, strict=True)] == [True] * len(names)
+    for sentence in sentences:
+        if "KEY_FILE" in sentence:
+            assert "is not text in UTF-8" in sentence
+            assert "0x" not in sentence
+
+
+def test_a_damaged_key_file_is_told(tmp_path: Path) -> None:
+    not_text(tmp_path / "secret_key")
+    with pytest.raises(ConfigurationError, match=r"is damaged: it is not text in UTF-8\.$"):
+        given(tmp_path)
 
 
 def test_a_secret_and_its_file_together_are_refused(tmp_path: Path) -> None:
@@ -189,6 +288,19 @@ def test_postgresql_addresses_mean_the_installed_driver(tmp_path: Path) -> None:
     for scheme in ("postgres", "postgresql"):
         url = given(tmp_path, ARKA_DATABASE_URL=f"{scheme}://portal@db/portal").database_url
         assert url == "postgresql+psycopg://portal@db/portal"
+
+
+def test_a_database_without_its_folder_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    instance, folder = tmp_path / "instance", tmp_path / "missing"
+    with pytest.raises(ConfigurationError, match=f"^ARKA_DATABASE_URL names a file in {folder}, which is no folder"):
+        given(instance, ARKA_DATABASE_URL=f"sqlite:///{folder}/portal.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_in_an_instance_folder_that_is_still_to_be_made_is_fine(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/new/portal.db"
+    assert given(tmp_path / "new", ARKA_DATABASE_URL=address).database_url == address
+    assert (tmp_path / "new").is_dir()
 
 
 def test_the_table_of_names_is_complete() -> None:

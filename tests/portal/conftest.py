@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.neighbours.portal import Portal, running_portal
+from tests.neighbours.processes import ReservedPort
 from tests.neighbours.storage import GROWN
 from tests.portal.calls import PASSWORD
 
@@ -20,6 +21,14 @@ def storage(request: pytest.FixtureRequest) -> dict[str, str]:
         "ARKA_DATABASE_URL": request.getfixturevalue("postgres_url"),
         "ARKA_RATELIMIT_STORAGE_URI": request.getfixturevalue("empty_redis_url"),
     }
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that is free, and stays so for this test."""
+    reserved = ReservedPort()
+    yield reserved.number
+    reserved.release()
 
 
 @pytest.fixture

@@ -192,3 +192,21 @@ def test_doctor_names_what_cannot_be_reached_and_nobody_s_password(tmp_path: Pat
     assert {"database", "limits", "vault"} <= failed
     assert "hush" not in found.stdout + found.stderr
     assert "Traceback" not in found.stderr
+
+
+def no_database(path: Path) -> str:
+    path.write_text("This is no database, although it is where one was promised.\n" * 20)
+    return f"sqlite:///{path}"
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("reach", [lambda _: "postgresql://u:hunter2@127.0.0.1:1/portal", no_database])
+@pytest.mark.parametrize("command", [("user", "list"), ("serve",)], ids=" ".join)
+def test_a_database_that_cannot_be_used_is_told_by_its_setting(
+    tmp_path: Path, port: int, reach: Callable[[Path], str], command: tuple[str, ...]
+) -> None:
+    result = Portal({"ARKA_DATABASE_URL": reach(tmp_path / "portal.db")}, tmp_path, port).command(*command)
+    assert result.returncode != 0
+    assert "ARKA_DATABASE_URL" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "hunter2" not in result.stderr

@@ -8,11 +8,15 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from config import ROOT, load
 from tests.neighbours.portal import Portal, running_portal
-from tests.neighbours.processes import wait_until
+from tests.neighbours.processes import temporary_folder, wait_until
 from tests.neighbours.storage import GROWN
 from tests.portal.database import tables
 
@@ -87,6 +91,65 @@ def test_a_taken_port_is_said() -> None:
         assert result.returncode != 0
         assert f"port {portal.port}" in result.stderr
         assert "ARKA_PORT" in result.stderr
+
+
+@pytest.mark.parametrize("host", ["nosuch.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_said(tmp_path: Path, port: int, host: str) -> None:
+    result = Portal({"ARKA_HOST": host}, tmp_path, port).command("serve")
+    assert result.returncode != 0
+    assert f"Cannot listen on {host} (" in result.stderr
+    assert "ARKA_HOST" in result.stderr
+    assert "ARKA_PORT" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_name_of_this_machine_will_do_as_host_for_every_worker_and_is_shown() -> None:
+    with running_portal({"ARKA_DEMO": "0", "ARKA_HOST": "localhost"}, workers=1) as portal:
+        assert f"http://localhost:{portal.port}/setup/" in shown(portal)
+        assert wait_until(lambda: len(workers_of(portal)) == 1, 20)
+        (worker,) = workers_of(portal)
+        os.kill(worker, signal.SIGKILL)
+        assert wait_until(lambda: len(set(workers_of(portal)) - {worker}) == 1, 20)
+        assert wait_until(portal._is_healthy, 20)
+
+
+# As a user who may read the folder and not write in it; root may do both. What is loaded later than the rest may lie
+# where that user reads nothing.
+SERVE_AS_NOBODY = """
+import encodings.idna, os, sys
+import app
+from flask.cli import main
+
+if os.getuid() == 0:
+    os.setuid(65534)
+sys.argv = ["flask", "--app", "app", "serve"]
+main()
+"""
+
+
+@pytest.mark.embedded
+def test_an_instance_folder_that_cannot_be_written_is_said(port: int) -> None:
+    with temporary_folder("arka-portal-") as folder:
+        portal = Portal({}, folder, port)
+        # Makes the keys.
+        load(portal.environment)
+        for path in portal.instance_path.iterdir():
+            path.chmod(0o444)
+        folder.chmod(0o755)
+        portal.instance_path.chmod(0o555)
+        result = subprocess.run(
+            [sys.executable, "-c", SERVE_AS_NOBODY],
+            env=portal.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        portal.instance_path.chmod(0o755)
+    assert result.returncode != 0
+    assert f"ARKA_INSTANCE_PATH: {portal.instance_path} cannot be written: Permission denied." in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_killed_workers_come_back_one_or_all_of_them() -> None:

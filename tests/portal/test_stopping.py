@@ -259,6 +259,24 @@ def test_a_signal_to_the_whole_group_lets_what_is_in_flight_finish(
     assert portal.stop() == 0
 
 
+def test_the_next_portal_serves_on_its_port_while_it_still_finishes_a_call(
+    serving: Callable[..., Portal], prepared: Prepared, tmp_path: Path
+) -> None:
+    portal = serving(ARKA_STOP_SECONDS="60")
+    finish = begin_upload(portal.port, prepared.test_key)
+    ended = stop(portal)
+    assert wait_until(lambda: is_refused(portal.port), 10)
+    following = Portal({"ARKA_DEMO": "0", "ARKA_WORKERS": "1"}, tmp_path, portal.port)
+    try:
+        following.start()
+        assert portal.is_running()
+        assert b"200 OK" in finish()
+        assert ended.wait()[0] == 0
+    finally:
+        following.kill()
+        following.drop()
+
+
 def test_while_it_drains_it_is_not_ready_but_answers_and_lets_go_of_connections(
     serving: Callable[..., Portal], prepared: Prepared
 ) -> None:

@@ -25,6 +25,7 @@ import json, os, select, signal, sys, time
 
 acts = json.loads(sys.argv[1])
 read, write = os.pipe()
+claim = os.open(os.devnull, os.O_RDONLY)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 children = []
 for act in acts:
@@ -35,10 +36,10 @@ for act in acts:
         exec(act)
         os._exit(0)
     children.append(str(pid))
-for end in (read, write):
-    os.set_inheritable(end, True)
+for number in (claim, read, write):
+    os.set_inheritable(number, True)
 print(json.dumps(children), flush=True)
-os.execv(sys.executable, [sys.executable, "-I", "-S", *sys.argv[2:], str(read), str(write), *children])
+os.execv(sys.executable, [sys.executable, "-I", "-S", *sys.argv[2:], str(claim), str(read), str(write), *children])
 """
 GREETS = "time.sleep(0.1)"
 SERVES = "time.sleep(60)"
@@ -54,7 +55,7 @@ def watched() -> Iterator[Callable[..., Watched]]:
     started: list[Watched] = []
 
     def start(*acts: str, drain: float = 0.0, stop: float = 1.0) -> Watched:
-        arguments = [json.dumps(acts), watcher.__file__, str(drain), str(stop)]
+        arguments = [json.dumps(acts), watcher.__file__, str(drain), str(stop), "127.0.0.1"]
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -92,6 +93,23 @@ def test_workers_are_told_first_and_ended_after_the_time_to_drain(watched: Calla
     assert 1.5 <= time.monotonic() - began < 5
     assert process.returncode == 0
     assert not any(map(is_alive, children))
+
+
+def test_the_port_is_let_go_when_the_workers_are_to_end_and_not_before(watched: Callable[..., Watched]) -> None:
+    process, children = watched(GREETS, HEEDS_NOTHING, drain=1.0, stop=60)
+    assert wait_until(lambda: not is_alive(children[0]), 10)
+
+    def holds() -> bool:
+        return os.devnull in [
+            os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir() if int(path.name) > 2
+        ]
+
+    assert holds()
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert holds()
+    assert wait_until(lambda: not holds(), 10)
+    assert is_alive(children[1])
 
 
 def test_a_worker_that_heeds_nothing_is_killed_when_its_time_is_up(watched: Callable[..., Watched]) -> None:

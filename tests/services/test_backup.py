@@ -284,6 +284,13 @@ def test_a_server_does_not_start_within_a_restore(tmp_path: Path) -> None:
         pass
 
 
+def test_an_instance_folder_in_which_nothing_can_be_written_is_told_by_its_setting(tmp_path: Path) -> None:
+    for hold in (instance_lock.alone, instance_lock.serving):
+        held = hold(tmp_path / "missing")
+        with pytest.raises(instance_lock.Unwritable, match=r"^ARKA_INSTANCE_PATH: .+ cannot be written: .+\.$"), held:
+            pass
+
+
 def test_other_keys_than_the_backup_s_are_noticed(
     environment: dict[str, str], lively: keys.Minted, other_file: str, tmp_path: Path, file: Path
 ) -> None:
