@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from sqlalchemy import exc as database_errors
@@ -20,6 +23,8 @@ from services.secret import Secret
 
 _SPAN = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# By which systems and terminals end a command. Ctrl-C is an exception anyway.
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Span(click.ParamType[timedelta]):
@@ -60,6 +65,28 @@ def secret_from_input(what: str) -> Secret:
     if sys.stdin.isatty():
         return Secret(getpass.getpass(f"{what}: "))
     return Secret(sys.stdin.readline().rstrip("\r\n"))
+
+
+@contextmanager
+def tidy_end() -> Iterator[None]:
+    """Let a signal that asks a command to end do so as an exception does, so that what was begun is cleared away.
+
+    One that is ignored, as under ``nohup``, goes on to be ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    # As a shell tells of a process that a signal has ended.
+    raise SystemExit(128 + number)
 
 
 def refusals_told(function: Callable[..., Any]) -> Callable[..., Any]:

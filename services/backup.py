@@ -50,7 +50,8 @@ class KeysNeeded:
 def make(path: Path) -> Manifest:
     """Write every row into the file, which takes the place of an earlier one when it is whole.
 
-    Raises InvalidRequest when the database has no tables, or those of a newer version, and OSError.
+    Raises InvalidRequest when the database has no tables, or those of a newer version, or when something else than a
+    file is in its place, and OSError.
     """
     with _snapshot() as connection:
         revision = schema.revision_of(connection)
