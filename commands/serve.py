@@ -127,7 +127,7 @@ def _greet(app: Flask, settings: config.Settings, own: int) -> None:
     while not _is_up(settings):
         time.sleep(_LOOK_SECONDS)
     with app.app_context():
-        click.echo(_welcome(settings))
+        click.echo(refusals_told(_welcome)(settings))
 
 
 def _is_up(settings: config.Settings) -> bool:

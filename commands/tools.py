@@ -23,6 +23,9 @@ from services.secret import Secret
 
 _SPAN = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# As PostgreSQL says it.
+_NO_SUCH_TABLE = "42P01"
+_BEFORE_AT = re.compile(r"[^\s\"']*@")
 # By which systems and terminals end a command. Ctrl-C is an exception anyway.
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -98,12 +101,17 @@ def refusals_told(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except PortalError as error:
             raise click.ClickException(error.message) from error
-        except (database_errors.OperationalError, database_errors.ProgrammingError) as error:
-            text = str(error.orig).lower()
-            if "no such table" in text or "does not exist" in text:
-                raise click.ClickException(
-                    "The database has no tables yet. Run `flask --app app db upgrade` first."
-                ) from error
-            raise click.ClickException(f"The database cannot be used: {error.orig}") from error
+        except database_errors.DBAPIError as error:
+            raise click.ClickException(_told_of(error.orig)) from error
 
     return wrapped
+
+
+def _told_of(error: BaseException | None) -> str:
+    """Return what to say of a fault that the database's driver has raised."""
+    # PostgreSQL quotes the statement in further lines.
+    words = str(error).partition("\n")[0].rstrip(".")
+    if getattr(error, "sqlstate", None) == _NO_SUCH_TABLE or words.startswith("no such table"):
+        return "The database does not have all the portal's tables. Run `flask --app app db upgrade` first."
+    # A password with a sign that has to be written otherwise in an address is taken for a part of the server's name.
+    return f"The database cannot be used: {_BEFORE_AT.sub('...@', words)}."
