@@ -73,7 +73,8 @@ def _unchecked(error: Exception) -> str:
 
 def _database() -> Iterator[Finding]:
     db.session.execute(text("SELECT 1"))
-    yield Finding(True, f"{db.engine.dialect.name} answers")
+    fault = parts().quick.why_no_writes()
+    yield Finding(fault is None, f"{db.engine.dialect.name} {fault or 'answers'}")
 
 
 def _schema() -> Iterator[Finding]:
