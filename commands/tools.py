@@ -114,4 +114,4 @@ def _told_of(error: BaseException | None) -> str:
     if getattr(error, "sqlstate", None) == _NO_SUCH_TABLE or words.startswith("no such table"):
         return "The database does not have all the portal's tables. Run `flask --app app db upgrade` first."
     # A password with a sign that has to be written otherwise in an address is taken for a part of the server's name.
-    return f"The database cannot be used: {_BEFORE_AT.sub('...@', words)}."
+    return f"The database (ARKA_DATABASE_URL) cannot be used: {_BEFORE_AT.sub('...@', words)}."
