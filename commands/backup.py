@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import with_appcontext
 
-from commands.tools import refusals_told
+from commands.tools import refusals_told, tidy_end
 from services import backup as backups
 
 
@@ -15,8 +15,11 @@ from services import backup as backups
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @with_appcontext
 @refusals_told
+@tidy_end()
 def backup(file: Path) -> None:
     """Write all that the portal keeps into FILE, also while it serves. Keys are not in it."""
+    if str(file) == "-":
+        raise click.ClickException("A backup is not written to standard output. Name a file.")
     try:
         manifest = backups.make(file)
     except OSError as error:
@@ -36,6 +39,7 @@ def backup(file: Path) -> None:
 @click.option("--with-other-keys", is_flag=True, help="Also if API keys will not work, and provider keys not open.")
 @with_appcontext
 @refusals_told
+@tidy_end()
 def restore(file: Path, yes: bool, with_other_keys: bool) -> None:
     """Put what a backup holds in the place of all there is, after checking it as a whole. The portal must not serve."""
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
+from commands.tools import refusals_told
+
 
 @click.command(
     "db", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, add_help_option=False
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
+@refusals_told
 def command(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Perform database migrations."""
     # With Alembic it is much to load for the other commands, and for workers, which are forked from one.

@@ -149,7 +149,7 @@ def _greet(app: Flask, settings: config.Settings, address: str, own: int) -> Non
     while not _is_up(_local(address), settings.port):
         time.sleep(_LOOK_SECONDS)
     with app.app_context():
-        click.echo(_welcome(settings))
+        click.echo(refusals_told(_welcome)(settings))
 
 
 def _is_up(address: str, port: int) -> bool:

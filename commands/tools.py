@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from sqlalchemy import exc as database_errors
@@ -19,13 +22,12 @@ from services.money import read_usd
 from services.secret import Secret
 
 _SPAN = re.compile(r"(\d{1,5})([mhdw])")
-# The others are about what was to be stored. The last is what SQLite has for a file that is no database.
-_ABOUT_THE_DATABASE = (
-    database_errors.OperationalError,
-    database_errors.ProgrammingError,
-    database_errors.DatabaseError,
-)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# As PostgreSQL says it.
+_NO_SUCH_TABLE = "42P01"
+_BEFORE_AT = re.compile(r"[^\s\"']*@")
+# By which systems and terminals end a command. Ctrl-C is an exception anyway.
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Span(click.ParamType[timedelta]):
@@ -68,6 +70,28 @@ def secret_from_input(what: str) -> Secret:
     return Secret(sys.stdin.readline().rstrip("\r\n"))
 
 
+@contextmanager
+def tidy_end() -> Iterator[None]:
+    """Let a signal that asks a command to end do so as an exception does, so that what was begun is cleared away.
+
+    One that is ignored, as under ``nohup``, goes on to be ignored.
+    """
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    # As a shell tells of a process that a signal has ended.
+    raise SystemExit(128 + number)
+
+
 def refusals_told(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a refusal into its sentence on standard error and exit status 1."""
 
@@ -77,14 +101,17 @@ def refusals_told(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except PortalError as error:
             raise click.ClickException(error.message) from error
-        except database_errors.DatabaseError as error:
-            if type(error) not in _ABOUT_THE_DATABASE:
-                raise
-            text = str(error.orig).lower()
-            if "no such table" in text or "does not exist" in text:
-                raise click.ClickException(
-                    "The database has no tables yet. Run `flask --app app db upgrade` first."
-                ) from error
-            raise click.ClickException(f"The database (ARKA_DATABASE_URL) cannot be used: {error.orig}") from error
+        except database_errors.DBAPIError as error:
+            raise click.ClickException(_told_of(error.orig)) from error
 
     return wrapped
+
+
+def _told_of(error: BaseException | None) -> str:
+    """Return what to say of a fault that the database's driver has raised."""
+    # PostgreSQL quotes the statement in further lines.
+    words = str(error).partition("\n")[0].rstrip(".")
+    if getattr(error, "sqlstate", None) == _NO_SUCH_TABLE or words.startswith("no such table"):
+        return "The database does not have all the portal's tables. Run `flask --app app db upgrade` first."
+    # A password with a sign that has to be written otherwise in an address is taken for a part of the server's name.
+    return f"The database (ARKA_DATABASE_URL) cannot be used: {_BEFORE_AT.sub('...@', words)}."

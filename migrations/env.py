@@ -7,13 +7,15 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.runtime.migration import MigrationInfo
+from alembic.util.exc import CommandError
 from flask import current_app
 from sqlalchemy import Connection, text
 
 from extensions import db
 from models import postgresql
 from models.base import UTCDateTime, Words
-from services import audit_chain
+from services import audit_chain, schema
+from services.errors import InvalidRequest
 
 # From here on entries of the audit log are bound by MAC; those that are there were not.
 _KEYED_AUDIT_LOG = "0004"
@@ -66,9 +68,22 @@ def _run(connection: Connection) -> None:
         on_version_apply=note,  # type: ignore[arg-type]
     )
     with context.begin_transaction():
-        context.run_migrations()
+        try:
+            context.run_migrations()
+        except CommandError as error:
+            _refuse_newer(connection, error)
+            raise
         if _KEYED_AUDIT_LOG in applied:
             audit_chain.seal(connection)
+
+
+def _refuse_newer(connection: Connection, error: CommandError) -> None:
+    """Alembic says of the tables of a newer version only that it cannot find a revision."""
+    found = schema.revision_of(connection)
+    if found is not None and not schema.is_known(found):
+        raise InvalidRequest(
+            f"A newer version of the portal has changed the database (it is at {found}): install that one."
+        ) from error
 
 
 def run_on_own_engine() -> None:

@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from models import postgresql
+from models import postgresql, sqlite
 from models.sqlite import BUSY_TIMEOUT_SECONDS
 
 _POSTGRESQL_CONNECTIONS = 8
@@ -212,16 +212,18 @@ class Quick:
     """The kept connections of one process: one for SQLite, where it doubles as a queue of writers, a few elsewhere."""
 
     def __init__(self, url: str) -> None:
-        sqlite = url.startswith("sqlite")
+        on_sqlite = url.startswith("sqlite")
         self._engine: Engine = create_engine(
             url,
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
             hide_parameters=True,
-            connect_args={} if sqlite else postgresql.hot_path(),
+            connect_args={} if on_sqlite else postgresql.hot_path(),
         )
         self._dialect = self._engine.dialect
-        if sqlite:
+        # Of SQLite's file, which tells it from another under its name.
+        self._opened: tuple[int, int] | None = None
+        if on_sqlite:
             self._kept = _Kept(self._connect, 1, BUSY_TIMEOUT_SECONDS)
         else:
             self._kept = _Kept(self._connect, _POSTGRESQL_CONNECTIONS, _POSTGRESQL_WAIT_SECONDS)
@@ -314,7 +316,21 @@ class Quick:
         made.detach()
         if self._dialect.name == "sqlite":
             connection.execute(f"PRAGMA wal_autocheckpoint={_LONGEST_LOG_PAGES}")
+            self._opened = sqlite.identity(str(self._engine.url.database))
         return connection
+
+    def why_no_writes(self) -> str | None:
+        """Return why nothing can be written, in public words that follow its name; None when it can be.
+
+        Changes nothing, and does not call a database busy that only has much to do. Raises DatabaseUnavailable.
+        """
+        if self._dialect.name != "sqlite":
+            # After a failover it is so as well, in a server that follows another.
+            return _TAKES_NONE if self.one(_READ_ONLY, {}) == ["on"] else None
+        file = str(self._engine.url.database)
+        if self._opened is not None and sqlite.identity(file) != self._opened:
+            return "is not the file that was opened"
+        return None if sqlite.takes_writes(file) else _TAKES_NONE
 
     def log_bytes(self) -> int:
         """Return how long SQLite's log is; 0 where there is none."""
@@ -406,6 +422,9 @@ class Act:
 
 
 _LOCK = Prepared(select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name")))))
+
+_READ_ONLY = Prepared(select(func.current_setting("transaction_read_only")))
+_TAKES_NONE = "takes no writes"
 
 _alive: WeakSet[Quick] = WeakSet()
 # Kept, so that the end of a forked process's copy does not end the parent's connection.

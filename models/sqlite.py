@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, QueuePool, event
@@ -11,8 +14,36 @@ from sqlalchemy.engine import Engine
 
 BUSY_TIMEOUT_SECONDS = 10
 _PAUSE_SECONDS = 0.005
+# How long a look at whether a file takes writes waits for who is writing.
+_LOOK_SECONDS = 0.1
 # SQLite's own choice is 2,000.
 _POOLED_CACHE_KIBIBYTES = 512
+
+
+def identity(file: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one under the same name, None when there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def takes_writes(file: str) -> bool:
+    """Tell whether something could be written now, or when whoever is writing is done. Changes nothing."""
+    # On a connection of its own: one that was opened for writing finds out only when it has something to commit, and
+    # whoever needs it does not wait meanwhile. A file that is missing is not made.
+    address = f"{Path(file).absolute().as_uri()}?mode=rw"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(address, uri=True, timeout=_LOOK_SECONDS, isolation_level=None)
+        ) as look:
+            look.execute("BEGIN IMMEDIATE")
+            look.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        # What the driver itself refuses has no code.
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return True
 
 
 @event.listens_for(Engine, "connect")

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 from sqlalchemy.orm import scoped_session
 
-from models import AuditEvent, AuditHead
+from models import AuditEvent, AuditHead, Workspace
 from services.parts import parts
 
 START = bytes(32)
@@ -104,6 +104,16 @@ def _break_at_end(source: Source, workspace_id: str, head: Any, last: int, at_he
         if now is None or now.number < last:
             return int(head.number) + 1
     return None
+
+
+def begun_with_our_key(source: Source, most: int) -> list[bool]:
+    """Tell of so many of the oldest workspaces whether the first entry of each was bound under the signing key of now.
+
+    No later entry changes it, so it tells the key that was there when the workspace was made.
+    """
+    oldest = select(Workspace.id).order_by(Workspace.created_at, Workspace.id).limit(most)
+    first = _entries.c.workspace_id.in_(oldest), _entries.c.number == 1, _entries.c.hash_version == KEYED
+    return [_is_bound(START, entry) for entry in source.execute(select(*_COLUMNS).where(*first))]
 
 
 def seal(source: Connection, *, anew: bool = False) -> list[str]:

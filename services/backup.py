@@ -50,7 +50,8 @@ class KeysNeeded:
 def make(path: Path) -> Manifest:
     """Write every row into the file, which takes the place of an earlier one when it is whole.
 
-    Raises InvalidRequest when the database has no tables, or those of a newer version, and OSError.
+    Raises InvalidRequest when the database has no tables, or those of a newer version, or when something else than a
+    file is in its place, and OSError.
     """
     with _snapshot() as connection:
         revision = schema.revision_of(connection)
@@ -168,8 +169,14 @@ def _scratch(file: Reader, with_other_keys: bool) -> Iterator[Connection]:
         try:
             with engine.connect() as connection:
                 connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
-                _load(connection, file)
-                _check_loaded(connection, with_other_keys)
+                try:
+                    _load(connection, file)
+                    _check_loaded(connection, with_other_keys)
+                except database_errors.OperationalError as error:
+                    # No fault of the backup's; most likely there is no room.
+                    raise RestoreRefused(
+                        f"The backup cannot be unpacked in the instance folder: {error.orig}. Nothing was changed."
+                    ) from error
                 yield connection
         finally:
             engine.dispose()
@@ -182,6 +189,8 @@ def _load(connection: Connection, file: Reader) -> None:
         for table in _kept_tables(schema.tables_at(manifest.revision)):
             _empty(connection, [table])
             rows.write(connection, table, file.rows(table.name))
+    except database_errors.OperationalError:
+        raise
     except (ValueError, TypeError, database_errors.SQLAlchemyError) as error:
         raise RestoreRefused("The backup holds rows that the database does not take.") from error
     schema.upgrade(connection)
@@ -225,6 +234,7 @@ def _replace_everything(scratch: Connection) -> None:
             target.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
         target = target.execution_options(begin_immediate=True)
         schema.upgrade(target)
+        _keep_servers_out(target)
         _empty(target, tables)
         for table in tables:
             written = rows.write(target, table, rows.read(scratch, table))
@@ -234,6 +244,14 @@ def _replace_everything(scratch: Connection) -> None:
         target.commit()
     # Connections from before must not be used with settings from within.
     db.engine.dispose()
+
+
+def _keep_servers_out(target: Connection) -> None:
+    """Look once more whether nobody serves, because to unpack the backup took its time. From now on whoever starts has
+    to wait with his first sign of life until this transaction ends; on SQLite all who write wait anyway."""
+    if target.dialect.name == "postgresql":
+        target.execute(text(f"LOCK TABLE {ServerProcess.__tablename__} IN ACCESS EXCLUSIVE MODE"))
+    _check_that_nobody_serves(target)
 
 
 def _check_that_all_are_there(table: Table, written: int, found: int, wanted: int) -> None:

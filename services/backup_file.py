@@ -10,11 +10,12 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import orjson
 
 from models.base import now
+from services.errors import InvalidRequest
 from services.rows import Row
 
 FORMAT = 1
@@ -86,7 +88,12 @@ class Writer:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Writer]:
-    """Write the file beside its place, for its owner only, and put it there when it is whole; or leave nothing."""
+    """Write the file beside its place, for its owner only, and put it there when it is whole; or leave nothing.
+
+    Where the path is a link, its place is where that leads. Raises InvalidRequest when something else than a file is
+    there, and OSError.
+    """
+    path = _place(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -99,6 +106,16 @@ def writing(path: Path) -> Iterator[Writer]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _place(path: Path) -> Path:
+    """Return where the file itself is. What is put there takes the place of what was: that would be the end of a
+    device, and whoever has made a link means what it leads to."""
+    with suppress(FileNotFoundError):
+        # Asked through the links: where that to the end of a pipe leads, nothing is to be found by its name.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidRequest(f"{path} is no file. Name one that is there, or is to be made.")
+    return Path(os.path.realpath(path))
 
 
 class Reader:

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
-from services import audit_checks, provider_check, schema, sealing, vault_rotation
+from services import audit_chain, audit_checks, provider_check, schema, sealing, vault_rotation
 from services.gateway.provider_answers import UNREACHABLE
 from services.parts import parts
 from services.secret import Secret
@@ -24,6 +24,8 @@ _LEAST_FREE_BYTES = 100_000_000
 _KEY_FILES = ("secret_key", "master_key")
 # A master key is to be changed well before it must not seal any more.
 _MANY_SEALS = sealing.MOST_SEALS * 9 // 10
+# Of so many it is looked with which signing key they were made. One does, but its log may have been changed.
+_OLDEST_WORKSPACES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,16 @@ def examine(*, outside: bool = False) -> Iterator[tuple[str, Finding]]:
 def _findings(check: Check) -> Iterator[Finding]:
     try:
         yield from check.run()
-    except (SQLAlchemyError, OSError) as error:
-        # The text of an error may hold the address of the database, and so its password.
-        yield Finding(False, f"could not be checked: {type(error).__name__}")
+    except Exception as error:
+        yield Finding(False, _unchecked(error))
     finally:
         with contextlib.suppress(SQLAlchemyError):
             db.session.rollback()
+
+
+def _unchecked(error: Exception) -> str:
+    # The text of an error may hold the address of the database, and so its password.
+    return f"could not be checked: {type(error).__name__}"
 
 
 # ---- the checks
@@ -67,7 +73,8 @@ def _findings(check: Check) -> Iterator[Finding]:
 
 def _database() -> Iterator[Finding]:
     db.session.execute(text("SELECT 1"))
-    yield Finding(True, f"{db.engine.dialect.name} answers")
+    fault = parts().quick.why_no_writes()
+    yield Finding(fault is None, f"{db.engine.dialect.name} {fault or 'answers'}")
 
 
 def _schema() -> Iterator[Finding]:
@@ -81,6 +88,30 @@ def _schema() -> Iterator[Finding]:
         )
     else:
         yield Finding(False, f"at {found or 'nothing'}, not at {wanted}: run `flask --app app db upgrade`")
+
+
+def _signing_key() -> Iterator[Finding]:
+    """Where its file is lost a new one is made at the next start, and nothing says so but keys that do not work."""
+    ours = audit_chain.begun_with_our_key(db.session, _OLDEST_WORKSPACES)
+    others = ours.count(False)
+    if not ours:
+        yield Finding(True, "nothing was made with one yet")
+    elif not others:
+        yield Finding(True, "it is the one that what is here was made with")
+    else:
+        yield Finding(False, _other_signing_key(others, len(ours)))
+
+
+def _other_signing_key(others: int, workspaces: int) -> str:
+    made = "what is here was made with"
+    if others < workspaces:
+        # The check of the audit log tells whether that is it.
+        made = f"{others} of the {workspaces} oldest workspaces were made with, unless their audit logs were changed"
+    return (
+        f"it is not the one that {made}, so no API key from then works: put the right one back, into secret_key of the "
+        "instance folder or ARKA_SECRET_KEY; if it is lost, make new API keys and run `flask --app app audit seal "
+        "--anew`"
+    )
 
 
 def _limits() -> Iterator[Finding]:
@@ -112,10 +143,14 @@ def _audit() -> Iterator[Finding]:
     for slug, number in broken:
         yield Finding(False, f"entry {number:,} of the workspace {slug} is missing or was changed")
     if not broken:
-        waiting = audit_checks.unverified()
-        yield Finding(
-            True, "as it was written" + (f"; {waiting:,} workspaces were not verified yet" if waiting else "")
-        )
+        yield Finding(True, _held(*audit_checks.counts()))
+
+
+def _held(verified: int, waiting: int) -> str:
+    if not waiting:
+        return "as it was written"
+    unknown = f"{waiting:,} workspaces were not verified yet, which the portal does while it serves"
+    return f"as it was written in {verified:,} workspaces; {unknown}" if verified else unknown
 
 
 def _key_files() -> Iterator[Finding]:
@@ -141,7 +176,12 @@ def _disk() -> Iterator[Finding]:
 def _providers() -> Iterator[Finding]:
     """Any answer will do, also one that refuses: whether a key works is no question of the installation."""
     for provider in parts().providers.values():
-        found = provider_check.check(provider, Secret("sk-doctor"), parts().upstream)
+        try:
+            found = provider_check.check(provider, Secret("sk-doctor"), parts().upstream)
+        except Exception as error:
+            # The others are to be asked as well.
+            yield Finding(False, f"{provider.title} {_unchecked(error)}")
+            continue
         reached = found.state != UNREACHABLE
         words = "answers" if reached else f"cannot be reached: {found.words}"
         yield Finding(reached, f"{provider.title} {words}")
@@ -151,6 +191,7 @@ def _providers() -> Iterator[Finding]:
 CHECKS = [
     Check("database", _database),
     Check("schema", _schema),
+    Check("signing key", _signing_key),
     Check("limits", _limits),
     Check("vault", _vault),
     Check("master key", _master_key),

@@ -79,9 +79,11 @@ class Readiness:
 
 
 def _database() -> Finding:
-    """It answers, and has our tables."""
-    parts().quick.one(_ANY_WORKSPACE, {})
-    return Finding(True)
+    """It answers, has our tables, and takes writes: every call to /v1 makes one."""
+    quick = parts().quick
+    quick.one(_ANY_WORKSPACE, {})
+    fault = quick.why_no_writes()
+    return Finding(fault is None, fault or "ok")
 
 
 def _limiter() -> Finding:

@@ -121,8 +121,9 @@ def _text(stream: IO[str]) -> str:
 def _prepared() -> str:
     """Start the process, once in each test process; return its address."""
     stack = contextlib.ExitStack()
-    atexit.register(stack.close)
     folder = stack.enter_context(processes.temporary_folder("arka-commands-"))
+    # After what the folder needs at the end has been registered: that happens in reverse.
+    atexit.register(stack.close)
     address, log = folder / "socket", folder / "log"
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "FLASK_SKIP_DOTENV": "1"}
     command = [sys.executable, "-m", "tests.neighbours.prepared", str(address)]

@@ -33,8 +33,20 @@ def copied() -> Iterator[tuple[list[str], str]]:
     """What comes out of the repository, and where it goes."""
     for name, rest in instructions():
         if name == "COPY" and "--from" not in rest:
-            *sources, target = rest.split()
+            *sources, target = (word for word in rest.split() if not word.startswith("--"))
             yield sources, target
+
+
+def test_the_portal_of_the_container_can_read_its_code_whoever_has_cloned_it() -> None:
+    """A copy keeps the modes that files have, and under umask 077 those are for their owner only."""
+    last = max(place for place, (name, _) in enumerate(instructions()) if name == "FROM")
+    copies = [rest for name, rest in instructions()[last:] if name == "COPY" and "--from" not in rest]
+    assert copies
+    for rest in copies:
+        mode = re.search(r"--chmod=(0[0-7]{3})\b", rest)
+        # It holds for folders as well, and not every builder takes letters.
+        assert mode is not None, rest
+        assert int(mode[1], 8) == 0o755
 
 
 def test_the_container_file_copies_what_exists_and_all_that_is_needed(tmp_path: Path) -> None:
@@ -119,15 +131,51 @@ def test_who_lets_the_portal_stop_for_longer_is_told_to_tell_systemd() -> None:
             assert named in words
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+def complaints_of_systemd(unit: str, name: str, folder: Path) -> list[str]:
+    """What systemd has to say of a unit, whose program is replaced by one that is there."""
     verify = shutil.which("systemd-analyze")
     if verify is None:
         pytest.skip("systemd-analyze is missing: apt install systemd")
-    # What is to be started has to be there.
-    text = UNIT.read_text().replace("/opt/arka-portal/.venv/bin/flask", sys.executable)
-    (tmp_path / UNIT.name).write_text(text)
+    file = folder / name
+    file.write_text(unit.replace("/opt/arka-portal/.venv/bin/flask", sys.executable))
     result = subprocess.run(
-        [verify, "verify", str(tmp_path / UNIT.name)], capture_output=True, text=True, check=False, env=dict(os.environ)
+        [verify, "verify", str(file)], capture_output=True, text=True, check=False, env=dict(os.environ)
     )
-    complaints = [line for line in result.stderr.splitlines() if UNIT.name in line]
-    assert (result.returncode, complaints) == (0, [])
+    complaints = [line for line in result.stderr.splitlines() if name in line]
+    return complaints if result.returncode == 0 else [*complaints, f"status {result.returncode}"]
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    assert complaints_of_systemd(UNIT.read_text(), UNIT.name, tmp_path) == []
+
+
+def command_of_the_readme() -> list[str]:
+    """The words of the function that runs a command under systemd."""
+    text = (UNIT.parent / "README.md").read_text()
+    return shlex.split(text.partition("portal() {")[2].partition("}")[0].replace("\\\n", " "))
+
+
+def test_a_command_runs_as_the_unit_does_and_systemd_finds_nothing_wrong_with_that(tmp_path: Path) -> None:
+    words = command_of_the_readme()
+    given = [words[place + 1] for place, word in enumerate(words) if word == "-p"]
+    place = words.index("-E")
+    program = words[place + 2 :]
+    while program[0] == "-p":
+        program = program[2:]
+    assert program == [*shlex.split(unit()["ExecStart"][0])[:-1], "$@"]
+    told = dict(option.partition("=")[::2] for option in given) | {"Environment": words[place + 1]}
+    # Without a name of its own it would be another user than the unit's, which has the unit's name.
+    assert told.pop("User") == UNIT.stem
+    for name, value in told.items():
+        assert value in unit()[name], name
+    assert {"DynamicUser", "StateDirectory", "StateDirectoryMode", "EnvironmentFile", "WorkingDirectory"} <= set(told)
+    lines = ["[Service]", *given, f"Environment={words[place + 1]}", f"ExecStart={shlex.join(program[:-1])} doctor"]
+    assert complaints_of_systemd("\n".join([*lines, ""]), "command.service", tmp_path) == []
+
+
+def test_the_backup_of_the_readme_goes_where_a_unit_with_a_user_of_its_own_may_write() -> None:
+    text = (UNIT.parent / "README.md").read_text()
+    files = re.findall(r"portal (?:backup|restore) (\S+)", text)
+    assert len(files) == 2
+    for file in files:
+        assert file.startswith(f"/var/lib/{unit()['StateDirectory'][0]}/")

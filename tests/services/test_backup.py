@@ -381,6 +381,7 @@ FAULTS: dict[str, tuple[Callable[[str, bytes], bytes | None], str]] = {
 }
 
 
+@pytest.mark.embedded
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_file_that_was_changed_is_refused_and_changes_nothing(lively: keys.Minted, file: Path) -> None:
     backup.make(file)

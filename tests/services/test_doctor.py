@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
 
+import config
+from app import create_app
 from extensions import db
 from models import MasterKeyUse, ProviderKey
-from services import doctor, provider_keys
+from services import audit, audit_checks, doctor, keys, provider_keys
 from services.parts import parts
 from services.rate_limit_storage import SQLiteStorage
 from services.rate_limits import RateLimits, storage_from_uri
 from services.secret import Secret
 from tests.neighbours.fake_provider import FakeProvider
 from tests.neighbours.processes import ReservedPort
-from tests.people import Person
+from tests.people import Person, bearer, make_person
 from tests.services.limit_worker import NOBODY
+
+Mint = Callable[..., keys.Minted]
 
 
 @pytest.fixture
@@ -46,7 +52,8 @@ def test_a_sound_installation_has_nothing_to_complain_of(app: Flask, alice: Pers
     found = list(doctor.examine())
     assert failures() == {}
     assert [title for title, _ in found] == [
-        "database", "schema", "limits", "vault", "master key", "audit log", "key files", "key files", "disk",
+        "database", "schema", "signing key", "limits", "vault", "master key", "audit log", "key files", "key files",
+        "disk",
     ]  # fmt: skip
     assert dict(found)["vault"].words == "all 1 sealed secrets can be decrypted"
 
@@ -78,6 +85,97 @@ def test_a_database_that_does_not_answer_fails_its_checks_and_not_the_command(ap
     found = failures()
     assert set(found) == {"vault", "master key"}
     assert all(words.startswith("could not be checked: ") for words in found.values())
+
+
+@contextlib.contextmanager
+def without_the_signing_key(environment: dict[str, str]) -> Iterator[None]:
+    """The portal as it starts when its key file is gone: with a new one, which it makes without a word."""
+    (Path(environment["ARKA_INSTANCE_PATH"]) / "secret_key").unlink()
+    app = create_app(config.load(environment))
+    app.testing = True
+    with app.app_context():
+        try:
+            yield
+        finally:
+            db.session.remove()
+            db.engine.dispose()
+            parts().quick.close()
+
+
+def test_another_signing_key_than_the_data_was_made_with_is_found(
+    app: Flask, environment: dict[str, str], alice: Person, charlie: Person, mint: Mint
+) -> None:
+    key = bearer(mint().secret)
+    assert app.test_client().get("/v1/models", headers=key).status_code == 200
+    with without_the_signing_key(environment):
+        assert parts().key_digests.digest("x") != app.extensions["arka"].key_digests.digest("x")
+        found = failures()
+        assert set(found) == {"signing key"}
+        assert found["signing key"].startswith(
+            "it is not the one that what is here was made with, so no API key from then works"
+        )
+        # Whoever goes on with it finds out as well.
+        make_person("dora@late.example")
+        told = failures()["signing key"]
+        assert told.startswith("it is not the one that 2 of the 3 oldest workspaces were made with, unless their")
+        # When it is lost for good, and the operator has said so.
+        assert audit.seal(anew=True) == []
+        assert failures() == {}
+
+
+def test_a_beginning_that_was_changed_does_not_speak_against_the_signing_key_alone(
+    app: Flask, alice: Person, charlie: Person
+) -> None:
+    db.session.execute(
+        text("UPDATE audit_event SET actor_name = 'mallory' WHERE number = 1 AND workspace_id = :id"),
+        {"id": alice.workspace_id},
+    )
+    db.session.commit()
+    told = failures()["signing key"]
+    assert told.startswith("it is not the one that 1 of the 2 oldest workspaces were made with, ")
+    assert "unless their audit logs were changed" in told
+
+
+def test_the_signing_key_of_an_empty_portal_is_as_good_as_any(app: Flask) -> None:
+    assert dict(doctor.examine())["signing key"] == doctor.Finding(True, "nothing was made with one yet")
+
+
+def test_a_log_that_was_not_looked_at_is_not_called_sound(app: Flask, alice: Person, charlie: Person) -> None:
+    def told() -> doctor.Finding:
+        return dict(doctor.examine())["audit log"]
+
+    assert told().good
+    assert told().words.startswith("2 workspaces were not verified yet")
+    audit_checks.verify(alice.workspace_id, alice.slug)
+    assert told().words.startswith("as it was written in 1 workspaces; 1 workspaces were not verified yet")
+    audit_checks.verify(charlie.workspace_id, charlie.slug)
+    assert told().words == "as it was written"
+
+
+def test_whatever_goes_wrong_in_a_check_is_a_finding_without_its_words(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confused(*_arguments: object) -> Iterator[doctor.Finding]:
+        raise ValueError("invalid literal for int() with base 10: 'hush-hush'")
+        yield
+
+    monkeypatch.setattr(audit_checks, "broken", confused)
+    found = failures()
+    assert found == {"audit log": "could not be checked: ValueError"}
+
+
+def test_an_address_of_a_provider_that_cannot_be_read_is_a_finding(
+    environment: dict[str, str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = request.getfixturevalue("app")
+    odd = dataclasses.replace(parts().providers["openai"], base_url="http://127.0.0.1:abc/v1")
+    monkeypatch.setitem(parts().providers, "openai", odd)
+    result = app.test_cli_runner().invoke(args=["doctor", "--providers"])
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    failed = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
+    assert failed == ["FAIL  providers: OpenAI could not be checked: ValueError"]
+    # The others are asked nevertheless.
+    assert "OpenRouter answers" in result.stdout
 
 
 def of_limits() -> doctor.Finding:

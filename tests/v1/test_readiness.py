@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import socket
+import sqlite3
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
 from extensions import db
-from services import keys, provider_keys, readiness, workspaces
+from services import doctor, keys, provider_keys, readiness, workspaces
+from services.parts import parts
 from services.readiness import Finding
 from services.secret import Secret
 from tests.neighbours.postgres import Postgres
 from tests.people import Person, bearer
+from tests.services.limit_worker import NOBODY
 
 Mint = Callable[..., keys.Minted]
 
@@ -57,6 +66,95 @@ def test_a_database_that_is_away_makes_it_unready_until_it_is_back(
     else:
         postgres.start()
     assert asked(client)[0] == 200
+
+
+def of_doctor() -> doctor.Finding:
+    return dict(doctor.examine())["database"]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_server_that_takes_no_writes_makes_it_unready(
+    app: Flask, client: FlaskClient, postgres_url: str, mint: Mint
+) -> None:
+    """As one is after a failover, and whoever is still sent to it."""
+    key = bearer(mint().secret)
+    name = make_url(postgres_url).database
+    for how, status, word in [("on", 503, "takes no writes"), ("off", 200, "ok")]:
+        with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SET default_transaction_read_only = off"))
+            connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = {how}"))
+        # It holds for new connections.
+        db.session.remove()
+        db.engine.dispose()
+        parts().quick.close()
+        found = asked(client)
+        assert (found[0], found[1]["checks"]["database"]) == (status, word)
+        assert client.get("/v1/models", headers=key).status_code == status
+        assert of_doctor() == doctor.Finding(status == 200, f"postgresql {word.replace('ok', 'answers')}")
+
+
+@pytest.mark.embedded
+class TestOnAFile:
+    @pytest.fixture
+    def folder(self) -> Iterator[Path]:
+        """One that everybody may use, unlike those of tests."""
+        folder = Path(tempfile.mkdtemp())
+        folder.chmod(0o777)
+        yield folder
+        shutil.rmtree(folder)
+
+    @pytest.fixture
+    def database_url(self, folder: Path) -> str:
+        return f"sqlite:///{folder}/portal.db"
+
+    @pytest.fixture
+    def file(self, app: Flask, client: FlaskClient, folder: Path) -> Path:
+        assert asked(client)[0] == 200
+        return folder / "portal.db"
+
+    def test_one_that_may_not_be_written_makes_it_unready(self, app: Flask, client: FlaskClient, file: Path) -> None:
+        before = os.geteuid()
+        file.chmod(0o444)
+        if before == 0:
+            # To root nothing is read-only.
+            os.seteuid(NOBODY)
+        try:
+            status, answer = asked(client)
+            found = of_doctor()
+        finally:
+            os.seteuid(before)
+        assert (status, answer["checks"]["database"]) == (503, "takes no writes")
+        assert found == doctor.Finding(False, "sqlite takes no writes")
+        file.chmod(0o600)
+        assert asked(client)[0] == 200
+        assert of_doctor().good
+
+    @pytest.mark.parametrize("how", ["removed", "replaced"])
+    def test_one_that_is_another_by_now_makes_it_unready(self, client: FlaskClient, file: Path, how: str) -> None:
+        """What is written goes on into the one that was opened, which nobody finds again."""
+        aside = file.with_name("aside")
+        file.rename(aside)
+        if how == "replaced":
+            shutil.copyfile(aside, file)
+        status, answer = asked(client)
+        assert (status, answer["checks"]["database"]) == (503, "is not the file that was opened")
+        assert file.exists() == (how == "replaced")
+        aside.replace(file)
+        assert asked(client)[0] == 200
+
+    def test_one_that_somebody_writes_to_is_ready(self, client: FlaskClient, file: Path) -> None:
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as busy:
+            busy.execute("BEGIN IMMEDIATE")
+            began = time.monotonic()
+            assert asked(client)[0] == 200
+            assert of_doctor().good
+            assert time.monotonic() - began < 2
+
+    def test_asking_changes_nothing(self, client: FlaskClient, file: Path) -> None:
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as witness:
+            before = witness.execute("PRAGMA data_version").fetchone()
+            assert asked(client)[0] == 200
+            assert witness.execute("PRAGMA data_version").fetchone() == before
 
 
 class TestWithoutItsNeighbours:
