@@ -173,9 +173,10 @@ def _database_url(value: str) -> str:
     return address
 
 
-def _sqlite_file(database_url: str) -> Path | None:
-    url = make_url(database_url)
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+def _sqlite_file(address: str | None) -> Path | None:
+    """Return the file that an address names, None if it is none of SQLite's."""
+    url = make_url(address) if address and address.startswith("sqlite:") else None
+    return Path(url.database or "") if url else None
 
 
 def _storage_uri(value: str) -> str:
@@ -193,12 +194,6 @@ def _with_absolute_file(url: str) -> str:
     """Let a relative SQLite file mean the same for every library: one beside ``app.py``."""
     scheme, separator, path = url.partition("sqlite:///")
     return url if scheme or not separator else f"sqlite:///{ROOT / path}"
-
-
-def _file_of(url: str) -> Path | None:
-    """Return the SQLite file that an address names, None if it is none of SQLite's."""
-    path = url.partition("?")[0]
-    return Path(path.removeprefix("sqlite:///")).resolve() if path.startswith("sqlite:///") else None
 
 
 def _networks(value: str) -> tuple[Network, ...]:
@@ -487,10 +482,11 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong about settings that are right each by itself."""
     if len({values[name] is None for name in _OIDC}) > 1:
         yield "ARKA_OIDC_ISSUER, ARKA_OIDC_CLIENT_ID and ARKA_OIDC_CLIENT_SECRET must be set together."
-    file = _sqlite_file(values["database_url"]) if values["database_url"] else None
-    # The instance folder and those around it are made when they are missing.
-    if file and not values["instance_path"].is_relative_to(file.parent) and not os.path.isdir(file.parent):
-        yield f"ARKA_DATABASE_URL names a file in {file.parent}, which is no folder."
+    for name in ("database_url", "ratelimit_storage_uri"):
+        file = _sqlite_file(values[name])
+        # The instance folder and those around it are made when they are missing.
+        if file and not values["instance_path"].is_relative_to(file.parent) and not os.path.isdir(file.parent):
+            yield f"{PREFIX}{name.upper()} names a file in {file.parent}, which is no folder."
 
 
 def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | None:
@@ -528,7 +524,8 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         "ratelimit_storage_uri": f"sqlite:///{instance / 'limits.db'}",
     }
     values |= {name: value for name, value in derived.items() if values[name] is None}
-    if _file_of(values["ratelimit_storage_uri"]) == _file_of(values["database_url"]) is not None:
+    database, of_limits = (_sqlite_file(values[name]) for name in ("database_url", "ratelimit_storage_uri"))
+    if database and of_limits and database.resolve() == of_limits.resolve():
         # A damaged file of limits is put aside and begun anew.
         raise ConfigurationError("ARKA_RATELIMIT_STORAGE_URI must name another file than the database's.")
     if values["mail_from"] is None:

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from models.sqlite import identity
+
 Execute = Callable[..., sqlite3.Cursor]
 _Result = TypeVar("_Result")
 
@@ -184,7 +186,7 @@ class SQLiteFile:
         if deadline < self._look_again and _read_number(self._number) == self._opened_after:
             return False
         self._look_again = deadline + _LOOK_SECONDS
-        return _identity(self._path) != self._opened
+        return identity(self._path) != self._opened
 
     def _open(self, deadline: float) -> sqlite3.Connection:
         if not self._disposable:
@@ -200,7 +202,7 @@ class SQLiteFile:
                 _put_aside(self._path, lock)
                 self._connection = _retry_while_busy(deadline, self._connect)
             self._suspect = False
-            self._opened, self._opened_after = _identity(self._path), _read_number(lock)
+            self._opened, self._opened_after = identity(self._path), _read_number(lock)
             self._number = _kept_open(lock)
         return self._connection
 
@@ -232,15 +234,6 @@ def _look_through(connection: sqlite3.Connection) -> None:
         damage = sqlite3.DatabaseError("the file is damaged")
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise damage
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells the file from another one under the same name, None when there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
