@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ ROOT = HERE.parent
 PAUSE_SECONDS = 0.1
 
 
+@dataclass(frozen=True)
+class Portal:
+    """A portal that is measured, in one of the two ways to run it."""
+
+    gateway: Gateway
+    settings: dict[str, str]
+    keys: dict[str, dict[str, str]]
+
+
 @dataclass
 class Bench:
     """One run: where things are, and how long each point takes."""
@@ -48,7 +57,6 @@ class Bench:
     rate: int
     streams: int
     events: int
-    keys: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def provider_url(self) -> str:
@@ -87,12 +95,11 @@ def main() -> None:
 
 
 def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace) -> bool:
-    settings = _settings(bench, "sqlite")
-    bench.keys = _prepare(bench, settings)
-    portal = gateways.portal(bench.python, settings, bench.keys["load"]["secret"])
-    contenders = [gateways.passthrough(bench.python), portal]
-    if arguments.database_url or arguments.ratelimit_uri:
-        contenders.append(_grown(bench, arguments))
+    portals = [_portal(bench, "portal", "sqlite")]
+    more = {"ARKA_DATABASE_URL": arguments.database_url, "ARKA_RATELIMIT_STORAGE_URI": arguments.ratelimit_uri}
+    if given := {name: value for name, value in more.items() if value}:
+        portals.append(_portal(bench, "portal (PostgreSQL, Redis)", "grown", **given))
+    contenders = [gateways.passthrough(bench.python), *(portal.gateway for portal in portals)]
     notes: list[str] = []
     if not arguments.no_peers:
         found, notes = gateways.peers()
@@ -104,7 +111,9 @@ def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace)
         except Failed as error:
             notes.append(f"{contender.name}: {error}")
     without_key = _stats(bench)["without_key"]
-    held = _gates(bench, portal, settings, without_key, rows)
+    print("the gates ...", file=sys.stderr, flush=True)
+    held = [gate for portal in portals for gate in _gates_of(bench, portal)]
+    held += _gates_of_all(bench, without_key, rows)
     print(table.text(rows, held, notes))
     return len(rows) >= 2 and all(ok for _, _, ok in held)
 
@@ -185,59 +194,60 @@ def _load(bench: Bench, headers: dict[str, str], program: Program, port: int, **
     return {**seen, "cpu_ms": 1000 * cpu / max(1, count), "memory_mib": max(most, program.memory_mib())}
 
 
-def _gates(
-    bench: Bench, portal: Gateway, settings: dict[str, str], without_key: int, rows: list[dict[str, Any]]
-) -> list[table.Gate]:
-    """Return each gate with what was found and whether it held."""
-    print("the gates ...", file=sys.stderr, flush=True)
-    environment = {**gateways.plain_environment(), **settings}
+def _gates_of(bench: Bench, portal: Portal) -> list[table.Gate]:
+    """Return the gates of one portal, each with what was found and whether it held."""
+    name = portal.gateway.name
+    environment = {**gateways.plain_environment(), **portal.settings}
     disable = [bench.python, "-m", "flask", "--app", "app", "key", "disable"]
-    with _started(bench, portal, workers=2, cores=os.sched_getaffinity(0)) as (program, port, _):
-        late = gates.accepted_after_revocation(port, bench.keys["revoked"], disable, environment, ROOT)
-        allowed = gates.allowed_at_once(port, bench.keys["limited"])
-        database = Path(settings["ARKA_INSTANCE_PATH"]) / "portal.db"
-        kept, replies = gates.rows_and_replies(port, bench.keys["killed"], program, database, min(2.0, bench.seconds))
-    points = [
-        row[name] for row in rows if row["name"].startswith("portal") for name in ("c16", "rate", "c64", "streams")
-    ]
-    errors = sum(point["refused"] + point["broken"] for point in points)
-    unfinished = sum(bench.streams - row["streams"]["complete"] for row in rows if row["name"].startswith("portal"))
+    with _started(bench, portal.gateway, workers=2, cores=os.sched_getaffinity(0)) as (program, port, _):
+        late = gates.accepted_after_revocation(port, portal.keys["revoked"], disable, environment, ROOT)
+        allowed = gates.allowed_at_once(port, portal.keys["limited"])
+        replies = gates.replies_until_killed(port, portal.keys["killed"], program, min(2.0, bench.seconds))
+    kept = int(_told_by(bench, "rows.py", portal.settings, portal.keys["killed"]["id"]))
+    killed = f"{name}: usage rows / answers received, after kill -9 of the whole tree"
     return [
-        ("calls accepted after a revocation had answered", str(late), late == 0),
-        ("usage rows / answers received, after kill -9 of the whole tree", f"{kept} / {replies}", kept >= replies > 0),
-        (f"allowed of {LIMITED} over 2 workers", str(allowed), allowed == LIMITED),
+        (f"{name}: calls accepted after a revocation had answered", str(late), late == 0),
+        (killed, f"{kept} / {replies}", kept >= replies > 0),
+        (f"{name}: allowed of {LIMITED} over 2 workers", str(allowed), allowed == LIMITED),
+    ]
+
+
+def _gates_of_all(bench: Bench, without_key: int, rows: list[dict[str, Any]]) -> list[table.Gate]:
+    """Return the gates that all figures of the portals have to pass."""
+    measured = [row for row in rows if row["name"].startswith("portal")]
+    points = [row[name] for row in measured for name in ("c16", "rate", "c64", "streams")]
+    errors = sum(point["refused"] + point["broken"] for point in points)
+    unfinished = sum(bench.streams - row["streams"]["complete"] for row in measured)
+    return [
         ("requests at the provider without its key", str(without_key), without_key == 0),
         ("errors, and streams that did not end", f"{errors}, {unfinished}", errors == 0 and unfinished == 0),
     ]
 
 
-def _settings(bench: Bench, name: str, **more: str) -> dict[str, str]:
-    return {
-        "ARKA_INSTANCE_PATH": str(bench.folder / name),
+def _portal(bench: Bench, title: str, folder: str, **more: str) -> Portal:
+    """Make an instance, and what is to be called of it."""
+    settings = {
+        "ARKA_INSTANCE_PATH": str(bench.folder / folder),
         "ARKA_OPENAI_BASE_URL": bench.provider_url,
         "ARKA_DEMO": "0",
         **more,
     }
+    keys = json.loads(_told_by(bench, "prepare.py", settings))
+    gateway = gateways.portal(bench.python, settings, keys["load"]["secret"])
+    return Portal(replace(gateway, name=title), settings, keys)
 
 
-def _prepare(bench: Bench, settings: dict[str, str]) -> dict[str, dict[str, str]]:
+def _told_by(bench: Bench, script: str, settings: dict[str, str], *arguments: str) -> str:
+    """Run a script that needs the portal's own code, and return what it prints."""
     told = subprocess.run(
-        [bench.python, str(HERE / "prepare.py")],
+        [bench.python, str(HERE / script), *arguments],
         env={**gateways.plain_environment(), **settings},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    made: dict[str, dict[str, str]] = json.loads(told.stdout)
-    return made
-
-
-def _grown(bench: Bench, arguments: argparse.Namespace) -> Gateway:
-    more = {"ARKA_DATABASE_URL": arguments.database_url, "ARKA_RATELIMIT_STORAGE_URI": arguments.ratelimit_uri}
-    settings = _settings(bench, "grown", **{name: value for name, value in more.items() if value})
-    key = _prepare(bench, settings)["load"]["secret"]
-    return replace(gateways.portal(bench.python, settings, key), name="portal (PostgreSQL, Redis)")
+    return told.stdout
 
 
 def _headers(bench: Bench, gateway: Gateway) -> dict[str, str]:
