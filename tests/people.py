@@ -26,7 +26,7 @@ from services.actor import Actor
 from services.parts import parts
 from services.permissions import Role
 from services.secret import Secret
-from tests import tables
+from tests import statements, tables
 from tests.neighbours.storage import KINDS
 
 PASSWORD = "correct horse battery staple"
@@ -92,6 +92,7 @@ def app(environment: dict[str, str], sqlite_tables: Path, compiled_templates: By
     app.testing = True
     app.test_client_class = SeparateClient
     with app.app_context():
+        statements.share(db.engine)
         tables.make_missing()
         yield app
         db.session.remove()
@@ -155,8 +156,13 @@ def mint(alice: Person) -> Callable[..., keys.Minted]:
     return make
 
 
-# Hashing is slow on purpose, and all people here have the same password: one hash, made in full, serves them all.
+# Hashing is slow on purpose, and so is a look at how easily a password is guessed. All people here have the same one,
+# so that one hash, made in full, serves them all.
 _hash_of_password = functools.cache(functools.partial(passwords.hash_password, Secret(PASSWORD)))
+
+
+def _no_fault_of_password(*_args: object, **_more: object) -> None:
+    """Say what ``passwords.fault_of`` says of it."""
 
 
 def make_person(email: str) -> Person:
@@ -164,6 +170,7 @@ def make_person(email: str) -> Person:
     password_hash = _hash_of_password()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "hash_password", lambda _: password_hash)
+        patch.setattr(passwords, "fault_of", _no_fault_of_password)
         workspace = accounts.create_user(
             email, Secret(PASSWORD), is_operator=False, actor=Actor(kind="command", name="tests")
         )

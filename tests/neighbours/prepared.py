@@ -32,6 +32,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from sqlalchemy.orm import configure_mappers
+
+from services import prices
+from services.gateway import brain_rules
 from tests.neighbours import processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,6 +171,10 @@ def _load() -> None:
     # The last is loaded when somebody chooses a password.
     for name in ("app", "flask.cli", "zxcvbn"):
         importlib.import_module(name)
+    # What a process reads or works out once, when it is first asked for.
+    configure_mappers()
+    brain_rules.read(ROOT / "services" / "gateway" / "brain.toml")
+    prices.load()
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, "a process with threads cannot be forked safely"
     gc.collect()
