@@ -31,6 +31,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    table,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -319,6 +320,16 @@ class Quick:
             self._opened = sqlite.identity(str(self._engine.url.database))
         return connection
 
+    def hold_file(self) -> None:
+        """Open SQLite's file now, as far as that is possible. Does nothing elsewhere.
+
+        Beside it lie a log and its index, which go with the last who closes it. Whoever is the first to open it makes
+        them, for which a full disk has no room, and then could not even read.
+        """
+        if self._dialect.name == "sqlite":
+            with suppress(DatabaseUnavailable):
+                self.one(_ANYTHING, {})
+
     def why_no_writes(self) -> str | None:
         """Return why nothing can be written, in public words that follow its name; None when it can be.
 
@@ -423,6 +434,7 @@ class Act:
 
 _LOCK = Prepared(select(func.pg_advisory_xact_lock(func.hashtext(bindparam("name")))))
 
+_ANYTHING = Prepared(select(func.count()).select_from(table("sqlite_master")))
 _READ_ONLY = Prepared(select(func.current_setting("transaction_read_only")))
 _TAKES_NONE = "takes no writes"
 

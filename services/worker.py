@@ -67,6 +67,7 @@ class Worker:
         background.start()
         with app.app_context():
             cut_off = parts().upstream.interrupt
+            parts().quick.hold_file()
         stopping.heed(word, self.drain_seconds, self.stop_seconds, cut_off)
         try:
             self._server().serve(target_loader=lambda: app, wrap_loader=False)
