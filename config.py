@@ -26,7 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from services.gateway import brain_rules
 from services.gateway.declared import read_providers
 from services.gateway.providers import Provider
-from services.hosts import is_host, parted
+from services.hosts import is_host, is_ip_address, parted
 from services.mail_transport import SmtpServer, is_address, read_sender
 from services.master_keys import read_master_keys
 from services.plans import PlanTable
@@ -111,18 +111,10 @@ def _host(value: str) -> str:
     # As an address of the web has it.
     host = text[1:-1] if re.fullmatch(r"\[.*:.*\]", text) else text
     # What ends in a number is a misspelled address, and the name of an interface is nothing that the server takes.
-    is_misspelled = not _is_address(host) and host.rpartition(".")[2].isdigit()
+    is_misspelled = not is_ip_address(host) and host.rpartition(".")[2].isdigit()
     if not is_host(host) or is_misspelled or "%" in host:
         raise ValueError("must be an address like 127.0.0.1 or ::1, or a name of this machine")
     return host
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _http_url(value: str) -> str:
@@ -246,7 +238,7 @@ def _issuer(value: str) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host == "localhost"
+    return ipaddress.ip_address(host).is_loopback if is_ip_address(host) else host == "localhost"
 
 
 def _domains(value: str) -> tuple[str, ...]:

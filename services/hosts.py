@@ -27,10 +27,15 @@ def parted(text: str) -> SplitResult:
 
 def is_host(text: str) -> bool:
     """Tell whether this is an IP address, or a name that the name service can be asked for."""
+    return is_ip_address(text) or _is_name(text)
+
+
+def is_ip_address(text: str) -> bool:
+    """Tell whether this is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        return _is_name(text)
+        return False
     return True
 
 

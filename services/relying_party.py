@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from services.hosts import is_ip_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +25,8 @@ def relying_party(public_url: str, name: str) -> RelyingParty | None:
     url = urlsplit(public_url)
     host = (url.hostname or "").encode("idna").decode()
     local = host == "localhost" or host.endswith(".localhost")
-    if not host or _is_ip_address(host) or not (url.scheme == "https" or (url.scheme == "http" and local)):
+    if not host or is_ip_address(host) or not (url.scheme == "https" or (url.scheme == "http" and local)):
         return None
     usual = {"https": 443, "http": 80}[url.scheme]
     port = f":{url.port}" if url.port not in (None, usual) else ""
     return RelyingParty(host, f"{url.scheme}://{host}{port}", name)
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -58,7 +58,7 @@ def test_a_file_that_is_no_database_is_said_in_words(tmp_path: Path, port: int, 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
 def test_a_folder_that_is_missing_is_said_in_words(tmp_path: Path, port: int, arguments: list[str]) -> None:
     portal = Portal({"ARKA_DATABASE_URL": f"sqlite:///{tmp_path / 'none' / 'portal.db'}"}, tmp_path, port)
-    sentence_of(portal, *arguments)
+    assert "ARKA_DATABASE_URL" in sentence_of(portal, *arguments)
 
 
 @pytest.mark.embedded
@@ -74,7 +74,9 @@ def test_a_server_that_is_away_is_said_in_words(tmp_path: Path, port: int, argum
 def test_a_password_that_the_address_does_not_hold_as_it_should_is_not_told(tmp_path: Path, port: int) -> None:
     """What stands before its second sign is taken for the name of a machine."""
     portal = Portal({"ARKA_DATABASE_URL": "postgresql://portal:word@hush-hush@127.0.0.1/portal"}, tmp_path, port)
-    sentence_of(portal, "workspace", "list")
+    told = sentence_of(portal, "workspace", "list")
+    assert "ARKA_DATABASE_URL" in told
+    assert "hush" not in told
 
 
 @pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
