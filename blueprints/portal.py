@@ -16,6 +16,7 @@ from werkzeug.routing import MapAdapter
 from werkzeug.sansio.utils import get_content_length
 
 from extensions import db
+from services.gateway.stream import Stream
 
 # The objects behind Flask's proxies. A proxy finds its object anew for each attribute, which is a good part of the time
 # that a call to ``/v1`` takes. Outside of a request they raise RuntimeError, as the proxies do.
@@ -46,7 +47,8 @@ class PortalRequest(Request):
 
 
 class PortalResponse(Response):
-    """Hands an answer that is whole over in one piece, which the server sends with less ado than a stream.
+    """Hands an answer that is whole over in one piece, which the server sends with less ado than a stream, and a stream
+    of a provider as it is.
 
     Made of a list of bytes, its length is written only then.
     """
@@ -54,7 +56,12 @@ class PortalResponse(Response):
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # A status that may bring a Location, or no body, is for werkzeug to put right.
         plain = self.status_code == 200 or self.status_code >= 400
-        if not plain or not self.is_sequence or self._on_close or environ["REQUEST_METHOD"] == "HEAD":
+        if not plain or self._on_close or environ["REQUEST_METHOD"] == "HEAD":
+            return super().__call__(environ, start_response)
+        if isinstance(self.response, Stream):
+            start_response(self.status, list(self.headers))
+            return self.response
+        if not self.is_sequence:
             return super().__call__(environ, start_response)
         body = b"".join(self.iter_encoded())
         headers = [header for header in self.headers if header[0] != "Content-Length"]

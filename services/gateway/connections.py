@@ -84,7 +84,8 @@ class Connection:
             self._stream.close()
 
     def _receive(self, most: int) -> bytes:
-        self._bound()
+        if self.until is not None or self.wait_seconds != self._bound_seconds:
+            self._bound()
         return self._stream.recv(most)
 
     def interrupt(self) -> None:

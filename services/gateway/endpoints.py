@@ -6,6 +6,7 @@ events of their streams.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -37,6 +38,11 @@ class Usage(NamedTuple):
     output_tokens: int | None
 
 
+_NOTHING_CHOSEN = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+_LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+_LAST_EVENT = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)")
+
+
 @dataclass(slots=True)
 class Seen:
     """What was seen of a stream so far."""
@@ -62,6 +68,8 @@ class Endpoint:
     output_name: str
     # Takes note of one event of a stream; None: the answer is never streamed.
     note: Callable[[Seen, dict[str, Any]], None] | None
+    # Found in every event, spelt without escapes, that decides what is passed on or ends the stream.
+    urgent: re.Pattern[bytes] = _NOTHING_CHOSEN
     # Whether ``data: [DONE]`` ends a stream. If not, an event does.
     ends_with_done: bool = True
     # Whether a stream reports usage only when the request's ``stream_options`` ask for it.
@@ -146,8 +154,6 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
-_LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-
 _ROWS = (
     Endpoint(
         "chat/completions",
@@ -175,6 +181,7 @@ _ROWS = (
         "input_tokens",
         "output_tokens",
         _note_response_event,
+        urgent=_LAST_EVENT,
         ends_with_done=False,
         input_fields=("input", "instructions", "tools", "text"),
         limit_fields=("max_output_tokens",),

@@ -48,26 +48,27 @@ class Stream:
     def __next__(self) -> bytes:
         if self._over:
             raise StopIteration
-        seen = self._reader.seen
+        reader = self._reader
         try:
             ready = self._next_ready()
         except StopIteration:
-            return self._last(None if seen.finished else self._cut_off())
+            return self._last(None if reader.finished else self._cut_off())
         except stopping.Stopping as error:
             return self._last(error)
         except Unreachable as error:
             return self._last(self._cut_off(error.reason))
-        if seen.finished:
+        if reader.finished:
             # The caller may stop reading at the end mark, so the row has to be complete before it goes out.
-            unsettled = self._settle_once(None if seen.error is None else "provider_error")
+            unsettled = self._settle_once(None if reader.seen.error is None else "provider_error")
             if unsettled is not None:
                 return self._last(unsettled)
         return ready
 
     def _next_ready(self) -> bytes:
-        if not self._reader.seen.finished:
+        reader = self._reader
+        if not reader.finished:
             stopping.check()
-        while not (ready := self._reader.feed(next(self._chunks))):
+        while not (ready := reader.feed(next(self._chunks))):
             pass
         return ready
 

@@ -89,6 +89,8 @@ class Response:
     def _next_of_chunks(self) -> bytes:
         """Return a chunk, or the part of it that is here by now."""
         while not self.complete:
+            if not (self._chunk_left or self._ends_chunk or self._in_trailers) and (piece := self._whole_chunk()):
+                return piece
             if self._chunk_left and self._buffer:
                 piece, self._buffer = self._buffer[: self._chunk_left], self._buffer[self._chunk_left :]
                 self._chunk_left -= len(piece)
@@ -102,6 +104,19 @@ class Response:
             else:
                 self._fill()
         return b""
+
+    def _whole_chunk(self) -> bytes:
+        """Return the chunk that the buffer begins with if all of it is here, as that of most events is."""
+        buffer = self._buffer
+        begin = buffer.find(b"\r\n") + 2
+        size = buffer[: begin - 2]
+        if begin < 3 or begin > _LONGEST_NUMBER or not _HEX.issuperset(size):
+            return b""
+        end = begin + int(size, 16)
+        if end == begin or buffer[end : end + 2] != b"\r\n":
+            return b""
+        self._buffer = buffer[end + 2 :]
+        return buffer[begin:end]
 
     def _take_line(self, line: bytes) -> None:
         if self._ends_chunk:

@@ -26,6 +26,24 @@ def test_every_call_at_work_may_have_its_files_open() -> None:
     assert done.stdout.split() == ["300", "300"]
 
 
+def test_threads_that_wait_for_the_interpreter_leave_the_processor_alone() -> None:
+    program = (
+        "import ctypes, resource, threading\n"
+        "from services import worker\n"
+        "worker.let_many_threads_wait()\n"
+        "begin = threading.Barrier(101)\n"
+        "for _ in range(100): threading.Thread(target=begin.wait).start()\n"
+        "begin.wait()\n"
+        "switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw\n"
+        # Of what is called so the interpreter is not given up: the hundred wait for it all the time.
+        "ctypes.PyDLL(None).usleep(500_000)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - switches)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    # Left as Python has it, each looks a hundred times.
+    assert int(done.stdout) < 100 * 30
+
+
 @pytest.mark.parametrize(
     "settings",
     [

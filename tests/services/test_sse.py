@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.gateway import sse
-from services.gateway.endpoints import ENDPOINTS
+from services.gateway.endpoints import ENDPOINTS, Endpoint
 from services.gateway.sse import StreamReader
 
 CHAT, RESPONSES = ENDPOINTS["chat/completions"], ENDPOINTS["responses"]
@@ -95,6 +95,46 @@ def test_what_tools_are_called_with_counts_and_what_only_labels_does_not() -> No
         sse.event({"choices": [{"delta": {"role": "assistant", "tool_calls": [call]}, "logprobs": {"a": "b"}}]})
     )
     assert reader.seen.text_bytes == len('{"a":1}')
+
+
+RESPONSE_EVENTS = [
+    sse.event({"type": "response.output_text.delta", "delta": "Grüße"}),
+    sse.event({"type": "response.function_call_arguments.delta", "delta": "\N{ZERO WIDTH SPACE}"}),
+    sse.event({"type": "response.output_item.completed"}),
+    sse.event({"type": "error", "message": "overloaded"}),
+    sse.event({"type": "response.incomplete", "response": {"usage": {"input_tokens": 1}}}),
+    b'event: x\ndata: {"type": "response\\u002efailed", "response": {"error": {"code": "e"}}}\r\n\r\n',
+    b"\n",
+]
+
+
+@given(st.sampled_from([(CHAT, EVENTS), (RESPONSES, RESPONSE_EVENTS)]), st.data())
+def test_what_is_read_late_is_read_as_it_would_be_at_once(
+    kind: tuple[Endpoint, list[bytes]], data: st.DataObject
+) -> None:
+    endpoint, events = kind
+    whole = b"".join(data.draw(st.lists(st.sampled_from(events), max_size=8)))
+    late, at_once = StreamReader(endpoint), StreamReader(endpoint)
+    for chunk in cut(whole, data.draw(st.lists(st.integers(0, len(whole)), max_size=8))):
+        assert late.feed(chunk) == at_once.feed(chunk)
+        assert late.finished == at_once.seen.finished
+    assert late.seen == at_once.seen
+
+
+@pytest.mark.parametrize("choices", ['"choices":[]', '"choices" : [ ]', '"\\u0063hoices": []'])
+def test_the_report_nobody_asked_for_is_left_out_however_it_is_spelt(choices: str) -> None:
+    reader = StreamReader(CHAT, without_usage=True)
+    assert reader.feed(f"data: {{{choices}, {json.dumps({'usage': USAGE})[1:]}\n\n".encode()) == b""
+    assert reader.seen.usage == USAGE
+
+
+def test_little_is_kept_of_what_is_read_late() -> None:
+    reader = StreamReader(CHAT)
+    event = sse.event({"choices": [{"delta": {"content": "x" * 100}}]})
+    for _ in range(1000):
+        reader.feed(event)
+        assert sum(map(len, reader._unread)) < 10_000
+    assert reader.seen.text_bytes == 100_000
 
 
 def test_the_word_done_inside_a_text_is_no_end() -> None:
