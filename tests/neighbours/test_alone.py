@@ -1,4 +1,4 @@
-"""Tests that are marked ``alone`` have the machine for themselves, in a run with several workers."""
+"""Which tests run beside which in a run with several workers: those marked ``alone`` and ``waits``, and the others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+
+import pytest
 
 from tests.neighbours.alone import Turns
 from tests.neighbours.processes import wait_until
@@ -34,40 +36,51 @@ def test_by_itself(number):
     time.sleep(0.05)
     note("- alone")
 
+@pytest.mark.waits
+@pytest.mark.parametrize("number", range(4))
+def test_that_waits(number):
+    note("+ waits")
+    time.sleep(0.3)
+    note("- waits")
+
 @pytest.mark.parametrize("number", range(20))
 def test_later(number):
     test_ordinary(number)
 """
 
 
-def test_nothing_runs_beside_a_test_that_is_to_be_alone(tmp_path: Path) -> None:
-    (tmp_path / "test_made_up.py").write_text(TESTS)
-    options = [
-        "-n",
-        "2",
-        "--dist",
-        "worksteal",
-        "-p",
-        "tests.neighbours.alone",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        tmp_path,
-    ]
-    command = [sys.executable, "-m", "pytest", "-q", *options, tmp_path / "test_made_up.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert "44 passed" in done.stdout, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    """What was running at each moment of a run on a machine of two processors."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "test_made_up.py").write_text(TESTS)
+    options = ["-n", "auto", "--dist", "worksteal", "-p", "tests.neighbours.alone", "-c", os.devnull]
+    command = [sys.executable, "-m", "pytest", "-q", *options, "--rootdir", folder, folder / "test_made_up.py"]
+    environment = os.environ | {"PYTEST_XDIST_AUTO_NUM_WORKERS": "2"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "48 passed" in done.stdout, done.stdout + done.stderr
     running: list[str] = []
-    most = 0
-    for line in (tmp_path / "notes").read_text().splitlines():
+    moments = []
+    for line in (folder / "notes").read_text().splitlines():
         act, name = line.split()
         if act == "+":
             running.append(name)
-            assert "alone" not in running or running == ["alone"]
         else:
             running.remove(name)
-        most = max(most, len(running))
-    assert most == 2, "the workers did not run side by side, so nothing is shown"
+        moments.append(list(running))
+    return moments
+
+
+def test_nothing_runs_beside_a_test_that_is_to_be_alone(at_once: list[list[str]]) -> None:
+    assert ["alone"] in at_once
+    assert all(running == ["alone"] for running in at_once if "alone" in running)
+
+
+def test_of_ordinary_tests_there_run_as_many_as_processors_and_beside_them_one_that_waits(
+    at_once: list[list[str]],
+) -> None:
+    assert max(running.count("ordinary") for running in at_once) == 2
+    assert any(running.count("ordinary") == 2 and "waits" in running for running in at_once)
 
 
 def test_who_wants_to_be_alone_is_not_overtaken(tmp_path: Path) -> None:
@@ -75,11 +88,11 @@ def test_who_wants_to_be_alone_is_not_overtaken(tmp_path: Path) -> None:
     order: list[str] = []
 
     def take(turns: Turns, name: str) -> None:
-        with turns.turn(alone=name == "alone"):
+        with turns.turn(alone=name == "alone", seated=False):
             order.append(name)
 
     threads = [threading.Thread(target=take, args=pair) for pair in ((alone, "alone"), (later, "later"))]
-    with first.turn(alone=False):
+    with first.turn(seated=False):
         threads[0].start()
         # It stands in the gate now, where the next one cannot pass.
         assert wait_until(lambda: not gate_is_free(tmp_path), 10)

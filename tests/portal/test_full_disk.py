@@ -108,6 +108,7 @@ class Reader:
 
 
 @pytest.mark.embedded
+@pytest.mark.waits
 @pytest.mark.timeout(180)
 def test_on_a_full_disk_calls_get_503_pages_are_read_and_all_goes_on_when_there_is_room(
     portal: Portal, disk: SmallDisk

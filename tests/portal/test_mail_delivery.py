@@ -17,6 +17,8 @@ from tests.neighbours.processes import wait_until
 from tests.neighbours.smtp_sink import SmtpSink
 from tests.portal.database import run
 
+pytestmark = pytest.mark.waits
+
 PATIENCE_SECONDS = 20
 
 

@@ -103,6 +103,7 @@ def test_of_200_calls_at_once_no_more_pass_than_the_limit_is_worth(
     assert sums(portal, "SELECT count(*) FROM spending_hold") == [0]
 
 
+@pytest.mark.waits
 def test_what_killed_workers_held_is_released_and_their_calls_are_completed(
     portal: Portal, live_key: NewKey, provider: FakeProvider
 ) -> None:

@@ -17,7 +17,7 @@ from commands import watcher
 from tests.neighbours.portal import running_portal
 from tests.neighbours.processes import wait_until
 
-pytestmark = pytest.mark.embedded
+pytestmark = [pytest.mark.embedded, pytest.mark.waits]
 
 # Forks a greeter and two workers, as `flask serve` does, and becomes the watcher.
 PROGRAM = """

@@ -20,6 +20,8 @@ from tests.neighbours.processes import wait_until
 from tests.neighbours.webhook_receiver import WebhookReceiver
 from tests.portal.database import run
 
+pytestmark = pytest.mark.waits
+
 PATIENCE_SECONDS = 30
 
 

@@ -24,6 +24,8 @@ from services.parts import parts
 from tests.neighbours.postgres import Postgres
 from tests.people import Person, bearer
 
+pytestmark = pytest.mark.waits
+
 SECONDS = 10.0
 _ONE = Prepared(select(Workspace.id))
 

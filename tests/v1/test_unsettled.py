@@ -20,6 +20,8 @@ from tests.neighbours.fake_provider import FakeProvider
 from tests.people import Person, bearer
 from tests.services.test_metrics import numbers_in
 
+pytestmark = pytest.mark.waits
+
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello, world!"}], "stream": True}
 USD = 1_000_000_000
