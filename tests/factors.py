@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pyotp
-import time_machine
 from sqlalchemy import select
 
 from extensions import db
@@ -41,8 +41,10 @@ def add_app(person: Person) -> tuple[str, list[str]]:
     assert set_up is not None
     secret = set_up.secret.reveal()
     # A step that ends in between would make it the code of two steps before.
-    with time_machine.travel(now(), tick=False):
-        codes = second_factor.confirm_app(user, code_of(secret, -1), person.actor)
+    left = 30 - time.time() % 30
+    if left < 1:
+        time.sleep(left)
+    codes = second_factor.confirm_app(user, code_of(secret, -1), person.actor)
     return secret, [code.reveal() for code in codes]
 
 
