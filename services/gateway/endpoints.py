@@ -29,6 +29,10 @@ _NOT_WRITTEN = frozenset(
     }
 )
 
+_LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_LAST_EVENT = re.compile("|".join(map(re.escape, _LAST_EVENTS)).encode())
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+
 
 class Usage(NamedTuple):
     """What an answer took, as far as the provider told it."""
@@ -36,11 +40,6 @@ class Usage(NamedTuple):
     input_tokens: int | None
     cached_input_tokens: int | None
     output_tokens: int | None
-
-
-_NOTHING_CHOSEN = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-_LAST_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-_LAST_EVENT = re.compile(rb"response\.(?:completed|incomplete|failed|cancelled)")
 
 
 @dataclass(slots=True)
@@ -69,7 +68,7 @@ class Endpoint:
     # Takes note of one event of a stream; None: the answer is never streamed.
     note: Callable[[Seen, dict[str, Any]], None] | None
     # Found in every event, spelt without escapes, that decides what is passed on or ends the stream.
-    urgent: re.Pattern[bytes] = _NOTHING_CHOSEN
+    urgent: re.Pattern[bytes] = _NO_CHOICES
     # Whether ``data: [DONE]`` ends a stream. If not, an event does.
     ends_with_done: bool = True
     # Whether a stream reports usage only when the request's ``stream_options`` ask for it.
