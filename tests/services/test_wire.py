@@ -95,3 +95,10 @@ def test_a_chunk_is_passed_on_as_soon_as_it_is_here() -> None:
     parts = iter([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\none!\r\n4\r\ntw"])
     pieces = Response(lambda _most: next(parts), "POST").pieces()
     assert [next(pieces), next(pieces)] == [b"one!", b"tw"]
+
+
+def test_chunks_that_came_together_are_passed_on_together() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    response = Response(arriving(head + b"1\r\na\r\n2\r\nbc\r\n3\r\ndef\r\n4\r\ngh"), "POST")
+    pieces = response.pieces()
+    assert [next(pieces), next(pieces)] == [b"abcdef", b"gh"]

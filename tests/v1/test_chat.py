@@ -209,6 +209,7 @@ def test_the_row_of_a_stream_is_there_before_its_first_byte_and_settled_before_i
     app: Flask, live: dict[str, str], connect: Connect, provider: FakeProvider
 ) -> None:
     connect("openai", provider.good_key)
+    provider.event_delay_seconds = 0.05
     response = app.test_client().post(CHAT, headers=live, json={**HELLO, "stream": True}, buffered=False)
     chunks = iter(response.iter_encoded())
     db.session.rollback()
@@ -237,6 +238,7 @@ def test_a_response_closed_before_its_first_byte_is_settled_too(
     app: Flask, live: dict[str, str], connect: Connect, provider: FakeProvider
 ) -> None:
     connect("openai", provider.good_key)
+    provider.event_delay_seconds = 0.05
     app.test_client().post(CHAT, headers=live, json={**HELLO, "stream": True}, buffered=False).close()
     db.session.rollback()
     assert the_row().code == "caller_hung_up"

@@ -215,6 +215,7 @@ def test_a_caller_who_hangs_up_holds_nothing_any_more(
     client: FlaskClient, make: Callable[..., keys.Minted], connected: FakeProvider
 ) -> None:
     secret = make(monthly_limit_nano_usd=USD).secret
+    connected.event_delay_seconds = 0.05
     response = client.post(CHAT, headers=bearer(secret), json={**HELLO, "stream": True})
     db.session.rollback()
     assert standing()[0][1] > 0
