@@ -7,7 +7,7 @@ import gc
 pytest_plugins = [
     "tests.neighbours.network_guard",
     "tests.neighbours.skips",
-    "tests.neighbours.alone",
+    "tests.neighbours.turns",
     "tests.neighbours.fixtures",
     "tests.neighbours.storage",
     "tests.tables",

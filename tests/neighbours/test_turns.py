@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.neighbours.alone import Turns
 from tests.neighbours.processes import wait_until
+from tests.neighbours.turns import Turns
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = """
@@ -54,7 +54,7 @@ def at_once(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """What was running at each moment of a run on a machine of two processors."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "test_made_up.py").write_text(TESTS)
-    options = ["-n", "auto", "--dist", "worksteal", "-p", "tests.neighbours.alone", "-c", os.devnull]
+    options = ["-n", "auto", "--dist", "worksteal", "-p", "tests.neighbours.turns", "-c", os.devnull]
     command = [sys.executable, "-m", "pytest", "-q", *options, "--rootdir", folder, folder / "test_made_up.py"]
     environment = os.environ | {"PYTEST_XDIST_AUTO_NUM_WORKERS": "2"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
