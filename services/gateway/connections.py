@@ -13,16 +13,20 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
+from services.gateway.line import Line
 from services.gateway.wire import Response
 
 _IDLE_CONNECTIONS = 256
 # Providers close what lies idle after a minute or more; an older one is not worth the risk.
 _LONGEST_IDLE_SECONDS = 50.0
 _JOINED_BYTES = 64 * 1024
+# Nothing to read after all, or a part only of what TLS has to see whole.
+_NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
 
 
 class Origin(NamedTuple):
@@ -59,6 +63,11 @@ class Connection:
         self._to_read = select.poll()
         self._to_read.register(stream, select.POLLIN)
         self._bound_seconds = -1.0
+        # How much TLS has read already: the system does not tell of that.
+        self._read_ahead: Callable[[], int] = stream.pending if isinstance(stream, ssl.SSLSocket) else int
+        # Set while it carries a stream, and whether it is this stream's turn.
+        self._line: Line | None = None
+        self._has_turn = False
 
     def send(self, head: bytes, body: bytes) -> None:
         """Send a request. Raises OSError when it could not be handed over whole."""
@@ -79,14 +88,49 @@ class Connection:
             return False
         return not self._to_read.poll(0)
 
+    def begin_stream(self, line: Line) -> None:
+        """Read in turn with those in ``line`` from here on. The waits are bounded, and no longer the whole."""
+        self.until = None
+        self._line = line
+        self._stream.settimeout(0)
+        self._bound_seconds = 0
+
+    def end_turn(self) -> None:
+        """Let other streams go on: what was read is being passed on."""
+        if self._has_turn:
+            assert self._line is not None
+            self._has_turn = False
+            self._line.leave()
+
+    def end_stream(self) -> None:
+        """Undo ``begin_stream``."""
+        self.end_turn()
+        self._line = None
+
     def close(self) -> None:
+        self.end_stream()
         with contextlib.suppress(OSError):
             self._stream.close()
 
     def _receive(self, most: int) -> bytes:
+        if self._line is not None:
+            return self._receive_in_turn(self._line, most)
         if self.until is not None or self.wait_seconds != self._bound_seconds:
             self._bound()
         return self._stream.recv(most)
+
+    def _receive_in_turn(self, line: Line, most: int) -> bytes:
+        while True:
+            if self._has_turn:
+                self.end_turn()
+            if not (self._read_ahead() or self._to_read.poll(self.wait_seconds * 1000)):
+                raise TimeoutError
+            line.enter()
+            self._has_turn = True
+            try:
+                return self._stream.recv(most)
+            except _NOTHING_YET:
+                continue
 
     def interrupt(self) -> None:
         """Let whoever waits for it, in another thread, find it broken."""
@@ -114,6 +158,8 @@ class Connections:
         self._idle: dict[Origin, deque[Connection]] = {}
         self._all: WeakSet[Connection] = WeakSet()
         self._lock = threading.Lock()
+        # For all streams of the process.
+        self.line = Line()
 
     def take_idle(self, origin: Origin) -> Connection | None:
         """Return the connection that was used last and is still good, None when there is none."""
@@ -153,6 +199,7 @@ class Connections:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose answer was read to its end."""
+        connection.end_stream()
         connection.idle_since = time.monotonic()
         with self._lock:
             idle = self._idle.setdefault(connection.origin, deque())

@@ -150,7 +150,15 @@ def _streamed(call: Call, endpoint: Endpoint, request: dict[str, Any], found: Be
         _count(call, endpoint, seen.usage, lambda: asked, lambda: seen.text_bytes)
 
     reader = sse.StreamReader(endpoint, without_usage=found.without_usage)
-    stream = Stream(found.chunks, call, reader, close_source=found.answer.close, count=count, key=found.key)
+    stream = Stream(
+        found.chunks,
+        call,
+        reader,
+        close_source=found.answer.close,
+        count=count,
+        key=found.key,
+        end_turn=found.answer.end_turn,
+    )
     return Reply(200, found.headers.pop("Content-Type"), stream, found.headers)
 
 

@@ -30,6 +30,7 @@ class Stream:
         close_source: Callable[[], None],
         count: Callable[[Seen], None],
         key: Secret | None = None,
+        end_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._chunks = chunks
         self._call = call
@@ -37,6 +38,7 @@ class Stream:
         self._close_source = close_source
         self._count = count
         self._key = key
+        self._end_turn = end_turn
         self._over = False
         self._settled = False
         self.settle: Callable[[str | None], None] = lambda code: None
@@ -68,8 +70,12 @@ class Stream:
         reader = self._reader
         if not reader.finished:
             stopping.check()
-        while not (ready := reader.feed(next(self._chunks))):
-            pass
+        try:
+            while not (ready := reader.feed(next(self._chunks))):
+                pass
+        finally:
+            # Whoever is next finds the interpreter free, once this thread hands over what it has read.
+            self._end_turn()
         return ready
 
     def _cut_off(self, reason: str = "it stopped before its end") -> PortalError:

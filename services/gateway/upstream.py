@@ -82,8 +82,14 @@ class Answer:
         return self._raw_chunks() if self._coding == "identity" else self._unzipped()
 
     def let_run(self) -> None:
-        """Bound only the waits from here on, and no longer the whole: a stream may take its time."""
-        self._connection.until = None
+        """Bound only the waits from here on, and no longer the whole: a stream may take its time.
+
+        Its reader takes turns with those of other streams, and says ``end_turn`` when it has read what it needs.
+        """
+        self._connection.begin_stream(self._pool.line)
+
+    def end_turn(self) -> None:
+        self._connection.end_turn()
 
     def close(self) -> None:
         """Give the connection back, or drop it when there is more to come on it."""

@@ -89,6 +89,8 @@ class Response:
     def _next_of_chunks(self) -> bytes:
         """Return the chunks that came together, or the part of one that is here by now."""
         while not self.complete:
+            if not self._buffer:
+                self._fill()
             if not (self._chunk_left or self._ends_chunk or self._in_trailers) and (piece := self._whole_chunks()):
                 return piece
             if self._chunk_left and self._buffer:

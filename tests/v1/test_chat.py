@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -242,6 +243,34 @@ def test_a_response_closed_before_its_first_byte_is_settled_too(
     app.test_client().post(CHAT, headers=live, json={**HELLO, "stream": True}, buffered=False).close()
     db.session.rollback()
     assert the_row().code == "caller_hung_up"
+
+
+def test_callers_who_do_not_read_on_keep_no_stream_waiting(
+    app: Flask, client: FlaskClient, live: dict[str, str], connect: Connect, provider: FakeProvider
+) -> None:
+    connect("openai", provider.good_key)
+    provider.event_delay_seconds = 0.02
+    asked = {**HELLO, "stream": True}
+    begun: list[TestResponse] = []
+    whole: list[bytes] = []
+
+    def call() -> None:
+        with app.app_context():
+            for _ in range(12):
+                begun.append(app.test_client().post(CHAT, headers=live, json=asked, buffered=False))
+                pieces = iter(begun[-1].iter_encoded())
+                # The second one is read in turn.
+                assert next(pieces)
+                assert next(pieces)
+            whole.append(client.post(CHAT, headers=live, json=asked).get_data())
+
+    # In a thread of its own, because it could wait for ever.
+    caller = Thread(target=call, daemon=True)
+    caller.start()
+    caller.join(20)
+    assert [answer.endswith(b"data: [DONE]\n\n") for answer in whole] == [True]
+    for response in begun:
+        response.close()
 
 
 @pytest.mark.parametrize("fault", ["truncated", "reset:300", "stall"])
