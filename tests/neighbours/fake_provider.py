@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import signal
 import socket
@@ -79,6 +80,7 @@ FAULTS = {
     "hang-up": "a good answer, after which the connection is closed without a word",
 }
 MODEL_PREFIX = "fault-"
+_PORT_SECONDS = 5.0
 ENDPOINTS = {
     "chat/completions": wire.chat,
     "completions": wire.completions,
@@ -242,8 +244,19 @@ class FakeProvider:
     def start(self) -> None:
         """Listen on ``port``; does nothing when it runs."""
         if self._server is None:
-            self._server = _Server(self)
+            self._server = self._listening()
             threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake provider", daemon=True).start()
+
+    def _listening(self) -> _Server:
+        deadline = time.monotonic() + _PORT_SECONDS
+        while True:
+            try:
+                return _Server(self)
+            except OSError as error:
+                # A process that was forked meanwhile has the former listener too, until it runs its own program.
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.02)
 
     def stop(self) -> None:
         """Stop listening and close every connection; ``start`` listens on the same port again."""

@@ -341,6 +341,13 @@ def test_many_hanging_calls_leave_room_for_others(provider: FakeProvider) -> Non
     assert provider.in_flight == 0
 
 
+def test_an_outage_of_the_fake_provider_ends_although_a_child_has_its_port_for_a_moment(provider: FakeProvider) -> None:
+    with provider.outage():
+        listener = socket.create_server(("127.0.0.1", provider.port))
+        threading.Timer(0.3, listener.close).start()
+    assert post(provider, ask()).status == 200
+
+
 def test_provider_away_and_back_on_the_same_port(provider: FakeProvider) -> None:
     with provider.outage(), pytest.raises(urllib3.exceptions.NewConnectionError):
         post(provider, ask())

@@ -112,35 +112,53 @@ def plain() -> Iterator[Pair]:
         yield connection, theirs
 
 
+class Encrypting:
+    """Our side of a TLS handshake, in a thread of its own."""
+
+    def __init__(self, ours: socket.socket, trusted: Path) -> None:
+        self._context = ssl.create_default_context(cafile=str(trusted))
+        self._found: list[ssl.SSLSocket] = []
+        self._thread = threading.Thread(target=self._shake_hands, args=(ours,), daemon=True)
+        self._thread.start()
+
+    def done(self) -> Connection:
+        self._thread.join(10)
+        connection = Connection(Origin("127.0.0.1", 443, encrypted=True), self._found[0])
+        connection.wait_seconds = 5.0
+        return connection
+
+    def _shake_hands(self, ours: socket.socket) -> None:
+        self._found.append(self._context.wrap_socket(ours, server_hostname="127.0.0.1"))
+
+
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[Pair]:
     """A connection over TLS, and the plain socket that carries what the provider's side of it has encrypted."""
     server, trusted = make_certificate(tmp_path)
     ours, wire = socket.socketpair()
-    client = ssl.create_default_context(cafile=str(trusted))
-    found: list[ssl.SSLSocket] = []
-    shaking_hands = threading.Thread(
-        target=lambda: found.append(client.wrap_socket(ours, server_hostname="127.0.0.1")), daemon=True
-    )
-    shaking_hands.start()
+    encrypting = Encrypting(ours, trusted)
     theirs = server.wrap_socket(wire, server_side=True)
-    shaking_hands.join(10)
-    connection = Connection(Origin("127.0.0.1", 443, encrypted=True), found[0])
-    connection.wait_seconds = 5.0
+    connection = encrypting.done()
     with theirs, closing(connection):
         yield connection, theirs
+
+
+def with_a_turn(line: Line) -> Pair:
+    """A connection that carries a stream and has read something of it."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(Origin("provider.example", 80, encrypted=False), ours)
+    connection.wait_seconds = 5.0
+    connection.begin_stream(line)
+    theirs.sendall(b"one")
+    assert read_in_time(connection) == b"one"
+    return connection, theirs
 
 
 def test_a_stream_that_waits_keeps_no_turn(plain: Pair) -> None:
     line = Line()
     waiting = []
     for _ in range(MANY):
-        ours, theirs = socket.socketpair()
-        connection = Connection(Origin("provider.example", 80, encrypted=False), ours)
-        connection.wait_seconds = 5.0
-        connection.begin_stream(line)
-        theirs.sendall(b"one")
-        assert read_in_time(connection) == b"one"
+        connection, theirs = with_a_turn(line)
         # What it has read is not enough to pass on, so it reads again.
         thread = threading.Thread(target=connection._receive, args=(100,), daemon=True)
         thread.start()
@@ -160,12 +178,7 @@ def test_a_stream_that_waits_keeps_no_turn(plain: Pair) -> None:
 def test_a_connection_that_is_closed_gives_up_its_turn(plain: Pair) -> None:
     line = Line()
     for _ in range(MANY):
-        ours, theirs = socket.socketpair()
-        other = Connection(Origin("provider.example", 80, encrypted=False), ours)
-        other.wait_seconds = 5.0
-        other.begin_stream(line)
-        theirs.sendall(b"one")
-        assert read_in_time(other) == b"one"
+        other, theirs = with_a_turn(line)
         other.close()
         theirs.close()
     connection, provider = plain
@@ -225,14 +238,9 @@ def test_a_tls_record_that_has_come_in_part_is_waited_for(tmp_path: Path) -> Non
     """The system tells of bytes to read, and TLS has nothing to give until it has seen all of them."""
     server, trusted = make_certificate(tmp_path)
     ours, wire = socket.socketpair()
-    client = ssl.create_default_context(cafile=str(trusted))
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     theirs = server.wrap_bio(incoming, outgoing, server_side=True)
-    found: list[ssl.SSLSocket] = []
-    shaking_hands = threading.Thread(
-        target=lambda: found.append(client.wrap_socket(ours, server_hostname="127.0.0.1")), daemon=True
-    )
-    shaking_hands.start()
+    encrypting = Encrypting(ours, trusted)
     while True:
         try:
             theirs.do_handshake()
@@ -241,9 +249,7 @@ def test_a_tls_record_that_has_come_in_part_is_waited_for(tmp_path: Path) -> Non
             wire.sendall(outgoing.read())
             incoming.write(wire.recv(65536))
     wire.sendall(outgoing.read())
-    shaking_hands.join(10)
-    connection = Connection(Origin("127.0.0.1", 443, encrypted=True), found[0])
-    connection.wait_seconds = 5.0
+    connection = encrypting.done()
     connection.begin_stream(Line())
     theirs.write(b"a record in two parts")
     record = outgoing.read()
