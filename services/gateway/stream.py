@@ -18,7 +18,7 @@ class Stream:
 
     A failure after the first byte becomes a last event with an ``error`` object, never a normal end. However it ends,
     also when the caller hangs up, ``close`` runs once, ``count`` is told what was seen, and then ``settle`` the error's
-    code or None.
+    code or None. ``end_turn`` runs whenever something was read and before it is passed on, which may take long.
     """
 
     def __init__(

@@ -89,6 +89,7 @@ class Answer:
         self._connection.begin_stream(self._pool.line)
 
     def end_turn(self) -> None:
+        """Let the readers of other streams go on. Does nothing when it is not this one's turn."""
         self._connection.end_turn()
 
     def close(self) -> None:

@@ -253,7 +253,7 @@ class FakeProvider:
             try:
                 return _Server(self)
             except OSError as error:
-                # A process that was forked meanwhile has the former listener too, until it runs its own program.
+                # It was seen in use for a moment, once in many whole runs. By whom is not known.
                 if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.02)

@@ -341,7 +341,7 @@ def test_many_hanging_calls_leave_room_for_others(provider: FakeProvider) -> Non
     assert provider.in_flight == 0
 
 
-def test_an_outage_of_the_fake_provider_ends_although_a_child_has_its_port_for_a_moment(provider: FakeProvider) -> None:
+def test_an_outage_of_the_fake_provider_ends_although_its_port_is_in_use_for_a_moment(provider: FakeProvider) -> None:
     with provider.outage():
         listener = socket.create_server(("127.0.0.1", provider.port))
         threading.Timer(0.3, listener.close).start()
