@@ -140,6 +140,14 @@ class Verdict(NamedTuple):
         return REASONS[self.code].message.format(**self.details)
 
 
+class Undecided(DatabaseAway):
+    """The database went away between two checks; ``so_far`` is what was known by then, and no yes."""
+
+    def __init__(self, so_far: Verdict) -> None:
+        super().__init__()
+        self.so_far = so_far
+
+
 @dataclass(slots=True)
 class _Case:
     """What is known so far while the checks run."""
@@ -175,7 +183,7 @@ def judge(
     ``model`` is asked for the model of the request only when the key is restricted to some. ``cost`` is what the call
     counts against the rate; 0 only looks. With ``of_workspace`` somebody we know asks about a key: one of any other
     workspace is as good as unknown, and no failure is counted against an address. Raises DatabaseAway or LimiterAway
-    when the portal cannot tell: that is never a yes and never a no.
+    when the portal cannot tell: that is never a yes and never a no. Undecided tells what was known by then.
     """
     case = _Case(presented, scope, parts(), cost, of_workspace)
     checks = iter(_CHECKS)
@@ -186,7 +194,7 @@ def judge(
             case.model, case.model_is_read, case.waits_for_model = model(), True, False
             verdict = _run(case, itertools.chain([_model], checks))
     except DatabaseUnavailable as error:
-        raise DatabaseAway from error
+        raise Undecided(_verdict(case, DatabaseAway.code)) from error
     except StoreUnavailable as error:
         raise LimiterAway from error
     return verdict
@@ -201,7 +209,11 @@ def _run(case: _Case, checks: Iterable[Check]) -> Verdict:
                 return _refusal(case, code)
             if case.waits_for_model:
                 break
-    return Verdict(None, case.key, case.rate, case.details, None, case.limits, case.tightest)
+    return _verdict(case, None)
+
+
+def _verdict(case: _Case, code: str | None, ended: Secret | None = None) -> Verdict:
+    return Verdict(code, case.key, case.rate, case.details, ended, case.limits, case.tightest)
 
 
 def _refusal(case: _Case, code: str) -> Verdict:
@@ -214,8 +226,7 @@ def _refusal(case: _Case, code: str) -> Verdict:
     elif case.key is not None and case.rate is None:
         limits = _limits(case)
         _report(case, limits, case.parts.limits.peek_all(limits))
-    ended = Secret(case.text) if code == "invalid_api_key" else None
-    return Verdict(code, case.key, case.rate, case.details, ended, case.limits, case.tightest)
+    return _verdict(case, code, Secret(case.text) if code == "invalid_api_key" else None)
 
 
 # ---- the checks, in the order of CHECKS

@@ -11,7 +11,7 @@ from flask import Request, Response, current_app, g, make_response, request
 from blueprints.errors import as_portal_error
 from blueprints.portal import current_g, current_request
 from services.errors import PortalError, RateLimited
-from services.gate import REASONS, KeyFacts, Presented, Verdict, judge
+from services.gate import REASONS, KeyFacts, Presented, Undecided, Verdict, judge
 from services.gateway.stream import Stream
 from services.metering import Attempt, Call, Meter
 from services.parts import parts
@@ -42,7 +42,12 @@ def bearer_required(
         def guarded(*args: Any, **kwargs: Any) -> Response:
             known, asked = current_g(), current_request()
             known.api = True
-            verdict = judge(presented(asked.environ), scope() if callable(scope) else scope, model=model)
+            try:
+                verdict = judge(presented(asked.environ), scope() if callable(scope) else scope, model=model)
+            except Undecided as away:
+                # Its rate is told on the refusal.
+                known.verdict = away.so_far
+                raise
             known.verdict = verdict
             if verdict.key is not None:
                 known.call = _call(verdict.key, known.request_id, asked)

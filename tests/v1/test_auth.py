@@ -409,6 +409,24 @@ def test_an_unforeseen_failure_is_500_in_the_same_shape_and_tells_nothing(
 # ---- the portal's own trouble
 
 
+def test_rate_headers_are_on_a_503_for_limits_of_spending_that_could_not_be_read(
+    client: FlaskClient, mint: Mint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.quick import DatabaseUnavailable
+    from services import spending
+
+    secret = mint(environment="live").secret
+
+    def away(*_args: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(spending, "reached", away)
+    response = client.post("/v1/chat/completions", headers=bearer(secret), json={})
+    assert (response.status_code, error_of(response)["code"]) == (503, "service_unavailable")
+    assert (response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"]) == ("1000", "999")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
 def test_without_its_database_the_answer_is_503_and_never_401(
     app: Flask, mint: Mint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
