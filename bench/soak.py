@@ -4,8 +4,9 @@
     python -m bench.soak --minutes 5 --storage postgresql
 
 Runs on one machine with what the tests run on (``requirements/test.txt``): a fake provider, the portal with two worker
-processes, callers. First it measures how much of the mix is answered at most, then it offers a part of that at a steady
-rate. At the end it says what was promised and what was seen, and fails when a promise was broken:
+processes, callers. Before each minute it measures how much of the mix is answered at most, and then offers a part of
+that at a steady rate: what a machine can do changes with what else it does. Nothing is killed while it measures. At the
+end it says what was promised and what was seen, and fails when a promise was broken:
 
 - no answer of 5xx; a call whose worker was killed breaks off, nothing else does;
 - every call that was answered has its usage row, none has two, none stays open, and no money stays held;
@@ -43,6 +44,7 @@ from tests.neighbours.valkey import running_valkey
 _SATURATING_CALLERS = 16
 _CALLERS = 48
 _SHARE = 0.8
+_ROUND_SECONDS = 60.0
 _SAMPLE_SECONDS = 2.0
 # Kills end before the run does, so that the processes of the end can be seen to keep their size. A new one has that
 # after about two minutes: pages of the database are kept, threads are begun, each statement is prepared.
@@ -64,23 +66,29 @@ class Sample:
 
 
 class Watch:
-    """Looks at the portal's processes all the time, and kills a worker now and then while it is told to."""
+    """Looks at the portal's processes while the load is steady, and kills a worker now and then in the first part."""
 
-    def __init__(self, portal: Portal, kill_every: float) -> None:
+    def __init__(self, portal: Portal, kill_every: float, kill_seconds: float) -> None:
         self.samples: list[Sample] = []
         self.kills = 0
         self._portal = portal
         self._kill_every = kill_every
-        self._kill_until = 0.0
-        self._began = time.monotonic()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._look), threading.Thread(target=self._kill)]
-
-    def start(self, kill_seconds: float) -> None:
         self._began = time.monotonic()
         self._kill_until = self._began + kill_seconds
+        self._steady = threading.Event()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._look), threading.Thread(target=self._kill)]
         for thread in self._threads:
             thread.start()
+
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """Say that the load is steady."""
+        self._steady.set()
+        try:
+            yield
+        finally:
+            self._steady.clear()
 
     def stop(self) -> None:
         self._stop.set()
@@ -89,6 +97,8 @@ class Watch:
 
     def _look(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
+            if not self._steady.is_set():
+                continue
             found = family(self._portal.pid)
             at = time.monotonic() - self._began
             self.samples.append(Sample(at, sum(map(memory_of, found)), sum(map(files_of, found)), len(found)))
@@ -97,7 +107,7 @@ class Watch:
         # No worker twice in a moment, after which the pause before the next grows.
         while not self._stop.wait(self._kill_every * random.uniform(0.6, 1.4)):
             workers = workers_of(self._portal.pid)
-            if time.monotonic() < self._kill_until and len(workers) > 1:
+            if self._steady.is_set() and time.monotonic() < self._kill_until and len(workers) > 1:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(random.choice(workers), signal.SIGKILL)
                     self.kills += 1
@@ -166,6 +176,29 @@ def load(portal: Portal, keys: Keys, callers: int, timetable: Timetable) -> Seen
     for caller in found:
         caller.join()
     return Seen.all_of([caller.seen for caller in found])
+
+
+def minutes_of_load(portal: Portal, keys: Keys, given: argparse.Namespace) -> tuple[Seen, Watch]:
+    """Measure and offer, round after round; return what the callers and the watch saw."""
+    rounds = max(1, round(given.minutes * 60 / _ROUND_SECONDS))
+    seconds = given.minutes * 60 / rounds
+    watch = Watch(portal, given.kill_every, rounds * (seconds + given.saturate) * _KILLED_PART)
+    seen = []
+    try:
+        for _ in range(rounds):
+            most = load(portal, keys, _SATURATING_CALLERS, Timetable.as_fast_as_can_be(given.saturate))
+            rate = _SHARE * most.total / given.saturate
+            with watch.steady():
+                offered = load(portal, keys, _CALLERS, Timetable.steady(rate, seconds))
+            print(
+                f"{most.total / given.saturate:.0f} calls a second at most; {rate:.0f} offered, "
+                f"{offered.total / seconds:.0f} answered",
+                flush=True,
+            )
+            seen += [most, offered]
+    finally:
+        watch.stop()
+    return Seen.all_of(seen), watch
 
 
 def rows(portal: Portal, statement: str) -> list[str]:
@@ -254,20 +287,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--storage", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--kill-every", type=float, default=15.0, help="seconds between two kills, about")
-    parser.add_argument("--saturate", type=float, default=10.0, help="seconds in which the most is measured")
+    parser.add_argument("--saturate", type=float, default=6.0, help="seconds in which the most is measured")
     given = parser.parse_args(arguments)
     with storage(given.storage) as kept, provider() as address:
         settings = {**kept, "ARKA_DEMO": "0", "ARKA_OPENAI_BASE_URL": f"{address}/v1", "ARKA_LOG_LEVEL": "warning"}
         with running_portal(settings, workers=2) as portal:
             keys = prepare(portal)
-            warm = load(portal, keys, _SATURATING_CALLERS, Timetable.as_fast_as_can_be(given.saturate))
-            rate = _SHARE * warm.total / given.saturate
-            print(f"{given.storage}: {warm.total / given.saturate:.0f} calls a second at most; {rate:.0f} offered")
-            watch = Watch(portal, given.kill_every)
-            watch.start(given.minutes * 60 * _KILLED_PART)
-            seen = load(portal, keys, _CALLERS, Timetable.steady(rate, given.minutes * 60))
-            watch.stop()
-            promises = judge(portal, Seen.all_of([warm, seen]), watch)
+            seen, watch = minutes_of_load(portal, keys, given)
+            promises = judge(portal, seen, watch)
             report(seen, promises)
     return 0 if all(promise.kept for promise in promises) else 1
 

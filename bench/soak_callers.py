@@ -68,7 +68,7 @@ class Timetable:
     """When the next call is to be sent; None when it is over."""
 
     def __init__(self, rate: float, seconds: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._numbers = itertools.count()
         self._began = time.monotonic()
         self._ends = self._began + seconds
@@ -83,7 +83,7 @@ class Timetable:
 
     def next(self) -> tuple[int, float] | None:
         number = next(self._numbers)
-        at = self._began + number / self._rate
+        at = self._began + number / self.rate
         return None if max(at, time.monotonic()) >= self._ends else (number, at)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
+from bench import soak
 from bench.soak import Sample, growths, most_in_a_window
+from bench.soak_callers import Keys, Seen, Timetable
 from config import ROOT
+from tests.neighbours.portal import Portal
 from tests.neighbours.storage import KINDS
 
 
@@ -22,6 +28,23 @@ def test_a_few_seconds_of_the_soak_break_no_promise() -> None:
     kept = [line for line in done.stdout.splitlines() if line.startswith("kept")]
     assert len(kept) >= 6
     assert "usage rows of answered calls lost: 0 of" in done.stdout
+
+
+def test_each_minute_offers_four_fifths_of_what_was_answered_at_most_just_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_most, offered = iter([400, 200]), []
+
+    def load(_portal: object, _keys: object, _callers: int, timetable: Timetable) -> Seen:
+        if timetable.rate == float("inf"):
+            return Seen(codes=Counter({"200": next(at_most)}))
+        offered.append(timetable.rate)
+        return Seen(codes=Counter({"200": 1}))
+
+    monkeypatch.setattr(soak, "load", load)
+    given = argparse.Namespace(minutes=2, saturate=2.0, kill_every=60.0)
+    seen, _ = soak.minutes_of_load(cast(Portal, None), cast(Keys, None), given)
+    assert (offered, seen.total) == ([160, 80], 602)
 
 
 def test_a_limit_that_was_exceeded_is_seen() -> None:
