@@ -7,6 +7,7 @@ exception; ``REASONS`` says what each code means to the caller.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,9 @@ from services.provider_keys import ALL_AS_TEXT
 from services.rate_limits import RateState, StoreUnavailable
 from services.restrictions import address_allowed, model_allowed, network_of, origin_allowed
 from services.secret import Secret
+
+# A body that is longer than this in coming may be one that its caller held back while the key was ended.
+LATE_SECONDS = 0.5
 
 # Made for each call, hence named tuples and no frozen dataclasses, which take several times as long.
 
@@ -191,13 +195,29 @@ def judge(
         verdict = _run(case, checks)
         if case.waits_for_model:
             # It is read from the body, for which a caller may keep us waiting: in nobody's turn.
+            asked_at = time.monotonic()
             case.model, case.model_is_read, case.waits_for_model = model(), True, False
-            verdict = _run(case, itertools.chain([_model], checks))
+            is_late = time.monotonic() - asked_at > LATE_SECONDS
+            verdict = _run(case, _CHECKS if is_late else itertools.chain([_model], checks))
     except DatabaseUnavailable as error:
         raise Undecided(_verdict(case, DatabaseAway.code)) from error
     except StoreUnavailable as error:
         raise LimiterAway from error
     return verdict
+
+
+def judge_again(presented: Presented, scope: str | None, before: Verdict) -> Verdict:
+    """Run the checks before the rate once more, for a call that was let in, was counted, and whose body was late.
+
+    Raises DatabaseAway or LimiterAway when the portal cannot tell.
+    """
+    case = _Case(presented, scope, parts(), 0, None, rate=before.rate, limits=before.limits, tightest=before.tightest)
+    try:
+        return _run(case, _CHECKS_BEFORE_RATE)
+    except DatabaseUnavailable as error:
+        raise DatabaseAway from error
+    except StoreUnavailable as error:
+        raise LimiterAway from error
 
 
 def _run(case: _Case, checks: Iterable[Check]) -> Verdict:
@@ -366,6 +386,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("spending", _spending),
 )
 _CHECKS = tuple([check for _name, check in CHECKS])
+_CHECKS_BEFORE_RATE = _CHECKS[: _CHECKS.index(_rate)]
 
 
 def _workspace_limit(case: _Case) -> int:

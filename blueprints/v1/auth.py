@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from flask import Request, Response, current_app, g, make_response, request
 
 from blueprints.errors import as_portal_error
 from blueprints.portal import current_g, current_request
 from services.errors import PortalError, RateLimited
-from services.gate import REASONS, KeyFacts, Presented, Undecided, Verdict, judge
+from services.gate import REASONS, KeyFacts, Presented, Undecided, Verdict, judge, judge_again
 from services.gateway.stream import Stream
 from services.metering import Attempt, Call, Meter
 from services.parts import parts
@@ -42,8 +42,9 @@ def bearer_required(
         def guarded(*args: Any, **kwargs: Any) -> Response:
             known, asked = current_g(), current_request()
             known.api = True
+            known.scope = scope() if callable(scope) else scope
             try:
-                verdict = judge(presented(asked.environ), scope() if callable(scope) else scope, model=model)
+                verdict = judge(presented(asked.environ), known.scope, model=model)
             except Undecided as away:
                 # Its rate is told on the refusal.
                 known.verdict = away.so_far
@@ -53,7 +54,7 @@ def bearer_required(
                 known.call = _call(verdict.key, known.request_id, asked)
             meter = Meter()
             if verdict.code is not None:
-                return _refuse(verdict, meter)
+                _refuse(verdict, meter)
             return _answer(view, args, kwargs, known.call, meter)
 
         setattr(guarded, MARK, ASKED_SCOPE if callable(scope) else scope or NO_SCOPE)
@@ -66,6 +67,20 @@ def current_call() -> Call:
     """The call being answered; only behind ``bearer_required``."""
     call: Call = current_g().call
     return call
+
+
+def confirm() -> None:
+    """Look again whether the call may be answered, because its body was late.
+
+    Raises PortalError when its key was ended meanwhile. While the gate itself reads the body, it sees to that.
+    """
+    known = current_g()
+    before: Verdict | None = known.get("verdict")
+    if before is None:
+        return
+    verdict = judge_again(presented(current_request().environ), known.scope, before)
+    if verdict.code is not None:
+        raise _refusal(verdict)
 
 
 def _answer(view: View, args: Any, kwargs: Any, call: Call, meter: Meter) -> Response:
@@ -90,19 +105,23 @@ def _answer(view: View, args: Any, kwargs: Any, call: Call, meter: Meter) -> Res
     return response
 
 
-def _refuse(verdict: Verdict, meter: Meter) -> Response:
+def _refuse(verdict: Verdict, meter: Meter) -> NoReturn:
     assert verdict.code is not None
-    reason = REASONS[verdict.code]
     if verdict.key is not None:
-        meter.record(current_call(), reason.status, verdict.code, verdict.details)
+        meter.record(current_call(), REASONS[verdict.code].status, verdict.code, verdict.details)
     elif verdict.text is not None:
         meter.record_attempt(_attempt(verdict.text))
+    raise _refusal(verdict)
+
+
+def _refusal(verdict: Verdict) -> PortalError:
+    assert verdict.code is not None
     if verdict.code == "rate_limit_exceeded":
-        raise RateLimited(verdict.details["retry_after"])
-    headers = {}
+        return RateLimited(verdict.details["retry_after"])
+    reason, headers = REASONS[verdict.code], {}
     if reason.status in (401, 403):
         headers["WWW-Authenticate"] = _challenge(verdict)
-    raise PortalError(
+    return PortalError(
         verdict.message,
         code=verdict.code,
         status=reason.status,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from blueprints.portal import PortalRequest, current_portal, current_request
+from blueprints.v1.auth import confirm
 from services.errors import InvalidRequest
+from services.gate import LATE_SECONDS
 from services.json_input import read_object
 
 
@@ -13,11 +17,14 @@ def read_body() -> bytes:
     """Return the body.
 
     The server ends a body that was cut off as if it were complete, and a chunked one is read no further than the limit,
-    so both are checked here. Raises InvalidRequest and werkzeug's RequestEntityTooLarge.
+    so both are checked here. Raises InvalidRequest, werkzeug's RequestEntityTooLarge, and what ``confirm`` does.
     """
     asked = current_request()
     if asked.body is None:
+        asked_at = time.monotonic()
         asked.body = _taken_from(asked)
+        if time.monotonic() - asked_at > LATE_SECONDS:
+            confirm()
     return asked.body
 
 

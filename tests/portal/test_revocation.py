@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from services import workspaces
 from services.actor import Actor
 from services.parts import parts
 from tests.neighbours.portal import Portal, running_portal
-from tests.portal.calls import PASSWORD, call
+from tests.portal.calls import CHAT, HELLO, PASSWORD, call
 
 
 def test_a_deleted_key_is_refused_on_every_kept_connection(portal: Portal, new_key: Callable[..., str]) -> None:
@@ -30,6 +31,43 @@ def test_a_deleted_key_is_refused_on_every_kept_connection(portal: Portal, new_k
     assert portal.command("key", "revoke", key_id).returncode == 0
     assert connections.statuses(key) == {403}
     connections.close()
+
+
+class HalfSent:
+    """A chat request of which the last bytes are held back."""
+
+    def __init__(self, port: int, key: str) -> None:
+        body = json.dumps(HELLO)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self._connection.putrequest("POST", CHAT)
+        for name, value in (("Authorization", f"Bearer {key}"), ("Content-Length", str(len(body)))):
+            self._connection.putheader(name, value)
+        self._connection.endheaders(body[:-10].encode())
+        self._rest = body[-10:].encode()
+
+    def finish(self) -> tuple[int, str | None, bytes]:
+        """Send the rest; return status, the rate left, and the answer."""
+        self._connection.send(self._rest)
+        with contextlib.closing(self._connection):
+            response = self._connection.getresponse()
+            return response.status, response.headers["X-RateLimit-Remaining"], response.read()
+
+
+def test_a_call_whose_body_ends_after_its_key_has_ended_is_refused(portal: Portal, new_key: Callable[..., str]) -> None:
+    admin, key = new_key("admin", "--test"), new_key("server", "--test")
+    body = {"name": "one model", "kind": "secret", "environment": "test", "scopes": ["chat:write"]}
+    body["restrictions"] = {"models": ["gpt-4o"]}
+    restricted = call(portal.port, admin, "POST", "/v1/keys", body)[2]
+    ids = {line.split("\t")[0] for line in portal.command("key", "list").stdout.splitlines() if "server" in line}
+    halves = [HalfSent(portal.port, one) for one in (key, restricted["key"], admin)]
+    # They were let in by now.
+    time.sleep(1)
+    for key_id in (*ids, restricted["id"]):
+        assert call(portal.port, admin, "DELETE", f"/v1/keys/{key_id}")[0] == 200
+    answers = [half.finish() for half in halves]
+    assert [status for status, _, _ in answers] == [403, 403, 200]
+    assert all(b"invalid_api_key" in content for _, _, content in answers[:2])
+    assert answers[0][1] is not None, "the call was counted, and its answer tells the rate"
 
 
 @pytest.fixture
