@@ -172,6 +172,7 @@ PROVIDER_REQUESTS = Counter(
 PROVIDER_SECONDS = Histogram("arka_provider_seconds", "Seconds until a provider's answer began.", "provider")
 LIMITER_REFUSALS = Counter("arka_limiter_refusals_total", "Requests over a rate limit.", "area")
 LIMITER_STORE_FAILURES = Counter("arka_limiter_store_failures_total", "Counts that the storage of rate limits failed.")
+LIMITER_AWAY = Gauge("arka_limiter_away", "Processes that do not reach the storage of rate limits.")
 LIMITER_IN_MEMORY = Gauge("arka_limiter_in_memory", "Processes that count rate limits in their own memory.")
 OPEN_STREAMS = Gauge("arka_open_streams", "Answers being streamed.")
 UNSETTLED = Gauge("arka_unsettled_streams", "Streams that are over and wait for the database with what they came to.")

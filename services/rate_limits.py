@@ -6,6 +6,7 @@ request is not counted. A limit that is changed finds what was counted before.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -128,6 +129,11 @@ class RateLimits:
         """Return the start of a moving window and the hits in it. Raises StoreUnavailable."""
         return self._ask(_Counts.window, key, limit, seconds)
 
+    def look(self) -> None:
+        """Ask the storage something, so that its failing and its return are noticed while nobody calls as well."""
+        with contextlib.suppress(StoreUnavailable):
+            self.peek("nobody", 1)
+
     def is_up(self) -> bool:
         """Tell whether the storage counts now, whatever is done while it does not."""
         try:
@@ -239,6 +245,7 @@ class Outage:
             if self.lasts:
                 return
             self.lasts = True
+            metrics.LIMITER_AWAY.set(1)
             metrics.LIMITER_IN_MEMORY.set(int(self._in_memory))
         _log.error(_AWAY_IN_MEMORY if self._in_memory else _AWAY, cause=type(error.__cause__).__name__)
 
@@ -250,6 +257,7 @@ class Outage:
             self.lasts = False
             self._ended_at = self.clock()
             self._pause = _FIRST_PAUSE_SECONDS
+            metrics.LIMITER_AWAY.set(0)
             metrics.LIMITER_IN_MEMORY.set(0)
         _log.warning("rate limits are counted in their storage again")
 

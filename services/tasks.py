@@ -28,6 +28,7 @@ from services import (
     webhook_deliveries,
 )
 from services.background import Task
+from services.parts import parts
 
 _MINUTE, _HOUR = 60.0, 3600.0
 # Each of them may wait for an endpoint that hangs, so a process has several.
@@ -38,6 +39,7 @@ TASKS = (
     # So that no caller waits for it.
     Task("read the prices", 24 * _HOUR, prices.load, once_per_fleet=False),
     Task("checkpoint", 1, checkpoints.checkpoint, once_per_fleet=False),
+    Task("look at the limiter", 5, lambda: parts().limits.look(), once_per_fleet=False),
     Task("look at the gauges", 2, gauges.sample, once_per_fleet=False),
     Task("settle streams that are over", 2, settling.settle_waiting, once_per_fleet=False),
     Task("release abandoned holds", 5, spending.release_abandoned, once_per_fleet=False),

@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 from services import keys, metrics
 from services.parts import install, parts
 from services.rate_limits import RateLimits, StoreUnavailable, storage_from_uri
+from services.tasks import TASKS
 from tests.neighbours.processes import wait_until
 from tests.neighbours.storage import GROWN
 from tests.neighbours.valkey import Valkey
@@ -116,6 +117,37 @@ def test_pages_and_v1_are_refused_or_counted_in_memory_and_recover_by_themselves
     # In memory, a request tries the store now and then.
     assert wait_until(lambda: client.get("/v1/models", headers=headers).status_code == 200 and _in_store(), 5, 0.05)
     assert [ask() for _ in range(2)] == [(200, 422)] * 2
+    assert told(capsys) == {BACK: 1}
+
+
+def test_an_outage_and_its_end_are_noticed_while_nobody_calls(
+    app: Flask,
+    client: FlaskClient,
+    store: Valkey | None,
+    fallback: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a background task of each process."""
+    monkeypatch.setattr("services.readiness._KEPT_SECONDS", 0.0)
+    # Another test may have ended during an outage.
+    metrics.LIMITER_AWAY.set(0)
+    metrics.LIMITER_IN_MEMORY.set(0)
+
+    def looked() -> tuple[float, float, str]:
+        (task,) = [task for task in TASKS if task.name == "look at the limiter"]
+        assert not task.once_per_fleet
+        task.run()
+        numbers = numbers_in(metrics.text())
+        limiter = client.get("/readyz").get_json()["checks"]["limiter"]
+        return numbers["arka_limiter_away"], numbers["arka_limiter_in_memory"], limiter
+
+    assert looked() == (0, 0, "ok")
+    capsys.readouterr()
+    with away(app, store):
+        assert looked() == {"refuse": (1, 0, "does not answer"), "memory": (1, 1, "counts in memory")}[fallback]
+        assert told(capsys) == {REFUSED if fallback == "refuse" else IN_MEMORY: 1}
+    assert wait_until(lambda: looked() == (0, 0, "ok"), 5, 0.05)
     assert told(capsys) == {BACK: 1}
 
 
