@@ -231,10 +231,15 @@ def _secret_text(value: str) -> Secret:
 
 def _issuer(value: str) -> str:
     url = _web_address(_in_ascii(value))
-    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+    if is_open_to_listeners(url):
         raise ValueError("must begin with https:// unless it is on this machine")
     # A slash at its end is part of its name.
     return value.strip()
+
+
+def is_open_to_listeners(url: SplitResult) -> bool:
+    """Tell whether what goes to an address can be read on the way: plain HTTP to another machine."""
+    return url.scheme == "http" and not _is_loopback(url.hostname or "")
 
 
 def _is_loopback(host: str) -> bool:

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
 
 import click
 from flask import Flask, current_app
@@ -210,6 +211,12 @@ def _welcome(settings: config.Settings) -> str:
             f'    -H "Authorization: Bearer {demo_key.reveal()}" \\',
             '    -H "Content-Type: application/json" \\',
             """    -d '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello, world!"}]}'""",
+            "",
+        ]
+    if config.is_open_to_listeners(urlsplit(settings.public_url)):
+        lines += [
+            "Note: over plain HTTP, passwords and sign-in cookies can be read on the way, and /v1 refuses calls from",
+            "other machines. Put a proxy with TLS in front and set ARKA_PUBLIC_URL to its address.",
             "",
         ]
     return "\n".join([*lines, "Stop it with Ctrl-C."])

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Column, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
 
 from config import ROOT
 from services import schema
@@ -36,10 +47,27 @@ def breaks(before: MetaData, after: MetaData) -> list[str]:
                 found.append(f"{table.name}.{column.name} is not filled by INSERTs of before")
             if old is not None and str(old.type) != str(column.type):
                 found.append(f"{table.name}.{column.name} was {old.type} and is {column.type}")
+        known = set(table.columns.keys())
         new = _uniques(now) - _uniques(table)
-        found += [
-            f"{table.name} has to be unique in {names}" for names in new if set(names) <= set(table.columns.keys())
-        ]
+        found += [f"{table.name} has to be unique in {names}" for names in new if set(names) <= known]
+        for names, rule in _rules(now) - _rules(table):
+            if set(names) <= known:
+                found.append(f"{table.name} has a new rule: {rule}")
+    return found
+
+
+def _rules(table: Table) -> set[tuple[tuple[str, ...], str]]:
+    """The conditions and references that rows have to meet: the columns they are about, and what they say."""
+    found = set()
+    of_columns = [one for column in table.columns for one in column.constraints]
+    for one in (*table.constraints, *of_columns):
+        if isinstance(one, ForeignKeyConstraint):
+            targets = ", ".join(element.target_fullname for element in one.elements)
+            found.add((tuple(one.column_keys), f"{', '.join(one.column_keys)} in {targets}"))
+        elif isinstance(one, CheckConstraint):
+            text = str(one.sqltext)
+            words = re.findall(r"\w+", text)
+            found.add((tuple(column.name for column in table.columns if column.name in words), text))
     return found
 
 
@@ -72,3 +100,9 @@ def test_what_breaks_is_recognised() -> None:
     assert breaks(before, tables(Column("a", Integer), Column("b", String(5)), filled)) == []
     unique = tables(Column("a", Integer, unique=True), Column("b", String(5)))
     assert breaks(before, unique) == ["t has to be unique in ('a',)"]
+    bound = tables(Column("a", Integer, ForeignKey("other.id")), Column("b", String(5)))
+    assert breaks(before, bound) == ["t has a new rule: a in other.id"]
+    checked = tables(Column("a", Integer), Column("b", String(5), CheckConstraint("b <> ''")))
+    assert breaks(before, checked) == ["t has a new rule: b <> ''"]
+    of_its_own = Column("c", Integer, ForeignKey("other.id"), CheckConstraint("c > 0"))
+    assert breaks(before, tables(Column("a", Integer), Column("b", String(5)), of_its_own)) == []

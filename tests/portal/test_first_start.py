@@ -75,6 +75,16 @@ def test_without_the_demo_there_is_only_the_set_up_link() -> None:
         assert portal.command("workspace", "list").stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("address", "is_warned"), [("http://portal.example.com", True), ("https://portal.example.com", False)]
+)
+def test_who_serves_pages_over_plain_http_is_told_what_that_means(address: str, is_warned: bool) -> None:
+    with running_portal({"ARKA_DEMO": "0", "ARKA_PUBLIC_URL": address}) as portal:
+        assert ("can be read on the way" in shown(portal)) == is_warned
+    with running_portal({"ARKA_DEMO": "0"}) as portal:
+        assert "can be read on the way" not in shown(portal)
+
+
 def test_a_wrong_setting_stops_the_start_with_a_sentence() -> None:
     with running_portal(from_nothing=True) as portal:
         portal.stop()
