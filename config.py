@@ -312,7 +312,7 @@ class Settings:
     master_keys: tuple[bytes, ...] = _setting(
         read_master_keys,
         None,
-        "Vault key that seals provider keys; several, the new one first, while it is being changed.",
+        "Vault key that seals stored secrets; several, the new one first, while it is being changed.",
         shown="made once, in master_key of the instance folder",
         secret=True,
     )

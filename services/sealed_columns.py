@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 
 from extensions import db
-from models import ProviderKey, TotpSecret, WebhookSecret, Workspace
-from services import provider_keys
+from models import ProviderKey, TotpSecret, User, WebhookEndpoint, WebhookSecret, Workspace
+from services import provider_keys, totp, webhooks
 from services.parts import parts
 from services.provider_keys import CANNOT_DECRYPT, Sealed
 from services.vault import CannotDecrypt
@@ -34,13 +35,14 @@ class SealedRow:
 
 @dataclass(frozen=True, slots=True)
 class SealedColumn:
-    """A table whose column ``sealed`` holds records. ``rows_after`` gives the next rows by id, at most so many.
+    """A table whose column ``sealed`` holds records. ``row`` makes a row of what ``query`` gives of each.
 
     ``remedy`` ends the sentence that names a row which cannot be decrypted; ``note`` tells the row itself.
     """
 
     model: type[ProviderKey] | type[TotpSecret] | type[WebhookSecret]
-    rows_after: Callable[[str, int], list[SealedRow]]
+    query: Select[*tuple[Any, ...]]
+    row: Callable[..., SealedRow]
     remedy: str
     note: Callable[[SealedRow], None] = lambda row: None
 
@@ -57,6 +59,11 @@ class SealedColumn:
         )
         return bool(done.rowcount)  # type: ignore[attr-defined]
 
+    def rows_after(self, row_id: str, most: int) -> list[SealedRow]:
+        """Return the next rows by id, at most so many."""
+        query = self.query.where(self.model.id > row_id).order_by(self.model.id).limit(most)
+        return [self.row(*values) for values in db.session.execute(query)]
+
     def all_rows(self, at_once: int = 50) -> Iterator[SealedRow]:
         after = ""
         while found := self.rows_after(after, at_once):
@@ -64,19 +71,19 @@ class SealedColumn:
             after = found[-1].id
 
 
-def _provider_keys_after(row_id: str, most: int) -> list[SealedRow]:
-    key = ProviderKey
-    query = (
-        select(key.id, key.sealed, key.workspace_id, key.provider, Workspace.slug)
-        .join(Workspace, Workspace.id == key.workspace_id)
-        .where(key.id > row_id)
-        .order_by(key.id)
-        .limit(most)
-    )
-    return [
-        SealedRow(key_id, sealed, provider_keys.place_of(workspace_id, provider, key_id), f"{slug}: the {provider} key")
-        for key_id, sealed, workspace_id, provider, slug in db.session.execute(query)
-    ]
+def _provider_key(row_id: str, record: str, workspace_id: str, provider: str, slug: str) -> SealedRow:
+    place = provider_keys.place_of(workspace_id, provider, row_id)
+    return SealedRow(row_id, record, place, f"{slug}: the {provider} key")
+
+
+def _totp_secret(row_id: str, record: str, user_id: str, email: str) -> SealedRow:
+    return SealedRow(row_id, record, totp.place_of(row_id, user_id), f"{email}: the secret of the authenticator app")
+
+
+def _webhook_secret(row_id: str, record: str, endpoint_id: str, slug: str) -> SealedRow:
+    place = webhooks.place_of(row_id, endpoint_id)
+    # By its id: its address may hold a token.
+    return SealedRow(row_id, record, place, f"{slug}: a signing secret of the webhook {endpoint_id}")
 
 
 def _note_provider_key(row: SealedRow) -> None:
@@ -87,4 +94,30 @@ def _note_provider_key(row: SealedRow) -> None:
         provider_keys.note_outcome(key.workspace_id, sealed, CANNOT_DECRYPT)
 
 
-SEALED_COLUMNS = (SealedColumn(ProviderKey, _provider_keys_after, "it has to be saved again", _note_provider_key),)
+SEALED_COLUMNS = (
+    SealedColumn(
+        ProviderKey,
+        select(ProviderKey.id, ProviderKey.sealed, ProviderKey.workspace_id, ProviderKey.provider, Workspace.slug).join(
+            Workspace, Workspace.id == ProviderKey.workspace_id
+        ),
+        _provider_key,
+        "it has to be saved again",
+        _note_provider_key,
+    ),
+    SealedColumn(
+        TotpSecret,
+        select(TotpSecret.id, TotpSecret.sealed, TotpSecret.user_id, User.email).join(
+            User, User.id == TotpSecret.user_id
+        ),
+        _totp_secret,
+        "the app has to be removed and set up anew",
+    ),
+    SealedColumn(
+        WebhookSecret,
+        select(WebhookSecret.id, WebhookSecret.sealed, WebhookSecret.endpoint_id, Workspace.slug)
+        .join(WebhookEndpoint, WebhookEndpoint.id == WebhookSecret.endpoint_id)
+        .join(Workspace, Workspace.id == WebhookEndpoint.workspace_id),
+        _webhook_secret,
+        "it has to be rotated, without 24 more hours for the old one",
+    ),
+)

@@ -36,9 +36,9 @@ class SetUp:
     address: Secret
 
 
-def place(row: TotpSecret) -> str:
+def place_of(row_id: str, user_id: str) -> str:
     """Return the place that a row's secret is sealed for."""
-    return f"totp/{row.id}/{row.user_id}"
+    return f"totp/{row_id}/{user_id}"
 
 
 def find(user: User) -> TotpSecret | None:
@@ -52,10 +52,12 @@ def begin(user: User) -> None:
     with transaction() as session:
         if find(user) is not None:
             return
+        # The vault's turn before the row's, as everywhere.
+        sealing.take_turn()
         session.execute(delete(TotpSecret).where(TotpSecret.user_id == user.id))
-        row = TotpSecret(id=new_id("totp"), user_id=user.id, sealed="", created_at=now())
-        row.sealed = sealing.seal(Secret(pyotp.random_base32()), place(row))
-        session.add(row)
+        row_id = new_id("totp")
+        record = sealing.seal(Secret(pyotp.random_base32()), place_of(row_id, user.id))
+        session.add(TotpSecret(id=row_id, user_id=user.id, sealed=record, created_at=now()))
         session.flush()
 
 
@@ -108,7 +110,7 @@ def _row_of(user: User) -> TotpSecret | None:
 
 def _opened(row: TotpSecret) -> Secret | None:
     try:
-        return parts().vault.open(row.sealed, place(row))
+        return parts().vault.open(row.sealed, place_of(row.id, row.user_id))
     except CannotDecrypt:
         _log.error("an authenticator secret cannot be decrypted", row=row.id)
         return None

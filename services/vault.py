@@ -1,4 +1,4 @@
-"""The vault: seals provider keys with AES-256-GCM so that only this portal, and only the right row, can open them."""
+"""The vault: seals stored secrets with AES-256-GCM so that only this portal, and only the right row, can open them."""
 
 from __future__ import annotations
 

@@ -156,16 +156,17 @@ def rotate_secret(
     return Minted(endpoint, secret)
 
 
-def place(row: WebhookSecret) -> str:
+def place_of(row_id: str, endpoint_id: str) -> str:
     """Return what a sealed secret is bound to: in any other row its record does not open."""
-    return f"webhook/{row.id}/{row.endpoint_id}"
+    return f"webhook/{row_id}/{endpoint_id}"
 
 
 def signing_secrets(endpoint: WebhookEndpoint) -> list[Secret]:
     """Return the secrets that sign now, the current one first. Raises vault.CannotDecrypt."""
     at = now()
     rows = [row for row in endpoint.secrets if row.ends_at is None or row.ends_at > at]
-    return [parts().vault.open(row.sealed, place(row)) for row in sorted(rows, key=lambda row: row.ends_at is not None)]
+    rows.sort(key=lambda row: row.ends_at is not None)
+    return [parts().vault.open(row.sealed, place_of(row.id, endpoint.id)) for row in rows]
 
 
 def of_workspace(workspace: Workspace) -> list[WebhookEndpoint]:
@@ -233,7 +234,7 @@ def _forget_failures(endpoint: WebhookEndpoint) -> None:
 def _add_secret(endpoint: WebhookEndpoint) -> Secret:
     secret = Secret("whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode())
     row = WebhookSecret(id=new_id("whs"), endpoint_id=endpoint.id, created_at=now(), ends_at=None)
-    row.sealed = sealing.seal(secret, place(row))
+    row.sealed = sealing.seal(secret, place_of(row.id, endpoint.id))
     endpoint.secrets.insert(0, row)
     return secret
 

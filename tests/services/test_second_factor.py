@@ -14,7 +14,17 @@ from sqlalchemy import func, select, text, update
 from extensions import db
 from models import AuditEvent, LoginSession, RecoveryCode, SignInAttempt, TotpSecret, User
 from models.base import now, transaction
-from services import accounts, passwords, recovery_codes, second_factor, sessions, sign_in, sign_in_attempts, totp
+from services import (
+    accounts,
+    passwords,
+    recovery_codes,
+    sealing,
+    second_factor,
+    sessions,
+    sign_in,
+    sign_in_attempts,
+    totp,
+)
 from services.errors import InvalidInput, WrongCredentials
 from services.parts import parts
 from services.second_factor import TooManyCodes, WrongCode
@@ -338,6 +348,22 @@ def test_beginning_again_replaces_only_what_does_not_count_yet(app: Flask, alice
     assert totp.find(user) is not None
 
 
+def test_beginning_again_waits_for_the_vault_before_it_touches_the_row(
+    app: Flask, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation takes the two in this order. The other way round each would wait for the other."""
+    totp.begin(user_of(alice))
+    take_turn, rows = sealing.take_turn, []
+
+    def look_and_take_turn() -> None:
+        rows.append(db.session.query(TotpSecret).count())
+        take_turn()
+
+    monkeypatch.setattr(sealing, "take_turn", look_and_take_turn)
+    totp.begin(user_of(alice))
+    assert rows[0] == 1
+
+
 def test_a_set_up_that_was_left_for_an_hour_is_over(app: Flask, alice: Person) -> None:
     user = user_of(alice)
     totp.begin(user)
@@ -358,8 +384,9 @@ def test_the_secret_is_sealed_for_its_row(app: Flask, alice: Person) -> None:
     )
     assert secret not in held
     assert not any(code in held or code.replace("-", "") in held for code in codes)
-    assert totp.place(row) == f"totp/{row.id}/{alice.user_id}"
-    assert parts().vault.open(row.sealed, totp.place(row)).reveal() == secret
+    place = totp.place_of(row.id, row.user_id)
+    assert place == f"totp/{row.id}/{alice.user_id}"
+    assert parts().vault.open(row.sealed, place).reveal() == secret
 
 
 def test_a_secret_that_cannot_be_read_lets_nobody_in_and_locks_nobody_out(app: Flask, alice: Person) -> None:

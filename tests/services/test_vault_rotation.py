@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import pytest
 from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from extensions import db
-from models import MasterKeyUse, ProviderKey
+from models import MasterKeyUse, ProviderKey, TotpSecret, WebhookSecret
 from models.base import transaction
-from services import provider_keys, sealing, vault_rotation
+from services import provider_keys, sealing, second_factor, vault_rotation, webhooks
 from services.errors import InvalidRequest, ServiceUnavailable
 from services.parts import parts
 from services.sealing import MasterKeyUsedUp
 from services.secret import Secret
 from services.vault import sealed_with
 from services.vault_rotation import Tally
+from tests.factors import add_app, code_of, user_of
 from tests.people import Person, make_person
 
 
@@ -131,19 +135,27 @@ def test_a_row_that_cannot_be_decrypted_is_named_and_does_not_stop_the_others(ap
     assert vault_rotation.forget_old_keys() == 1
 
 
-def test_a_running_process_opens_and_seals_with_a_key_that_another_one_added(
-    app: Flask, people: list[Person], environment: dict[str, str]
-) -> None:
+@contextmanager
+def another_process(environment: dict[str, str]) -> Iterator[None]:
+    """A process of the same instance, which knows the keys that are in its file now and no others."""
     from app import create_app
     from config import load
 
-    other = create_app(load(environment))
-    with other.app_context():
+    with create_app(load(environment)).app_context():
+        try:
+            yield
+        finally:
+            db.session.remove()
+            db.engine.dispose()
+            parts().quick.close()
+
+
+def test_a_running_process_opens_and_seals_with_a_key_that_another_one_added(
+    app: Flask, people: list[Person], environment: dict[str, str]
+) -> None:
+    with another_process(environment):
         new = vault_rotation.add_key()
         vault_rotation.reseal_all()
-        db.session.remove()
-        db.engine.dispose()
-        parts().quick.close()
     save(people[1], "sk-saved-afterwards")
     assert vault_rotation.rows_by_key() == {new: 4}
     assert opened(people[0]) == key_of(0)
@@ -161,6 +173,57 @@ def test_an_old_key_is_not_forgotten_while_a_row_needs_it(app: Flask, people: li
     assert len(file.read()) == 1
     assert vault_rotation.forget_old_keys() == 0
     assert opened(people[0]) == key_of(0)
+
+
+def add_webhook(person: Person) -> webhooks.Minted:
+    return webhooks.create(person.workspace, actor=person.actor, url="https://hooks.example/")
+
+
+def test_authenticator_apps_and_webhooks_work_on_without_the_old_key(
+    app: Flask, alice: Person, environment: dict[str, str]
+) -> None:
+    shared, _ = add_app(alice)
+    signing = add_webhook(alice)
+    endpoint_id = signing.endpoint.id
+    vault_rotation.add_key()
+    vault_rotation.reseal_all()
+    vault_rotation.forget_old_keys()
+    db.session.remove()
+    with another_process(environment):
+        assert vault_rotation.unreadable() == []
+        used = second_factor.take(
+            user_of(alice), code_of(shared), alice.actor, then=lambda way: way, note_wrong=lambda: None
+        )
+        assert used == "totp"
+        assert webhooks.signing_secrets(webhooks.get(alice.workspace, endpoint_id)) == [signing.secret]
+
+
+@pytest.mark.parametrize("add", [add_app, add_webhook])
+def test_an_old_key_is_not_forgotten_while_an_app_or_a_webhook_needs_it(
+    app: Flask, alice: Person, add: Callable[[Person], object]
+) -> None:
+    add(alice)
+    vault_rotation.add_key()
+    with pytest.raises(InvalidRequest, match="1 secrets are still sealed with an old key"):
+        vault_rotation.forget_old_keys()
+    assert vault_rotation.reseal_all() == Tally(total=1, resealed=1)
+    assert vault_rotation.forget_old_keys() == 1
+
+
+def test_a_damaged_secret_of_an_app_or_a_webhook_is_named_with_what_to_do(app: Flask, alice: Person) -> None:
+    add_app(alice)
+    endpoint_id = add_webhook(alice).endpoint.id
+    with transaction() as session:
+        for model in (TotpSecret, WebhookSecret):
+            session.execute(update(model).values(sealed="v1.00000000.AAAA.AAAA"))
+    sentences = [
+        "alice@northwind.example: the secret of the authenticator app cannot be decrypted; the app has to be removed "
+        "and set up anew",
+        f"alice: a signing secret of the webhook {endpoint_id} cannot be decrypted; it has to be rotated, without 24 "
+        "more hours for the old one",
+    ]
+    assert vault_rotation.unreadable() == sentences
+    assert vault_rotation.reseal_all().unreadable == sentences
 
 
 def test_every_seal_is_counted_with_its_key_and_one_that_is_not_kept_is_not(app: Flask, alice: Person) -> None:

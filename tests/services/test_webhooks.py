@@ -97,9 +97,9 @@ def test_a_secret_is_sealed_and_opens_in_its_own_row_only(app: Flask, alice: Per
     assert value.startswith("whsec_")
     assert len(value) == len("whsec_") + 44
     assert value[6:] not in row.sealed
-    assert parts().vault.open(row.sealed, webhooks.place(row)) == first.secret
+    assert parts().vault.open(row.sealed, webhooks.place_of(row.id, row.endpoint_id)) == first.secret
     with pytest.raises(CannotDecrypt):
-        parts().vault.open(row.sealed, webhooks.place(other))
+        parts().vault.open(row.sealed, webhooks.place_of(other.id, other.endpoint_id))
     assert first.secret != second.secret
 
 
