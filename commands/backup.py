@@ -28,7 +28,7 @@ def backup(file: Path) -> None:
         f"{file}: {manifest.rows} rows of {len(manifest.tables)} tables.\n"
         "It does not hold the portal's keys. Keep secret_key and master_key of the instance folder, or what "
         "ARKA_SECRET_KEY and ARKA_MASTER_KEY are set to, in another place: without the first no API key in the "
-        "backup works, without the second no provider key opens.",
+        "backup works, without the second no provider key, authenticator app or webhook secret opens.",
         err=True,
     )
 
@@ -36,7 +36,7 @@ def backup(file: Path) -> None:
 @click.command("restore")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--yes", is_flag=True, help="Replace the data that is there.")
-@click.option("--with-other-keys", is_flag=True, help="Also if API keys will not work, and provider keys not open.")
+@click.option("--with-other-keys", is_flag=True, help="Also if API keys will not work, and sealed secrets not open.")
 @with_appcontext
 @refusals_told
 @tidy_end()

@@ -1,7 +1,7 @@
 """Backup and restore: every row of the portal in one file, whichever database it comes from or goes to.
 
 A backup is one reading transaction, so it is consistent while the portal serves. It holds no key: without the signing
-key no API key in it works, and without the master keys no provider key in it opens. A restore loads the whole file
+key no API key in it works, and without the master keys no sealed secret in it opens. A restore loads the whole file
 into a scratch database and checks it there, and then replaces everything in one transaction of the portal's own
 database, or nothing.
 """
@@ -9,9 +9,9 @@ database, or nothing.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from flask import current_app
@@ -22,7 +22,7 @@ from extensions import db
 from models import MailMessage, ServerProcess, WebhookDelivery, WebhookEvent
 from models.base import now
 from models.postgresql import unbounded
-from services import backup_file, instance_lock, provider_keys, rows, schema, server_processes
+from services import backup_file, instance_lock, rows, schema, sealed_columns, server_processes
 from services.backup_file import Manifest, Reader
 from services.errors import InvalidRequest
 from services.parts import parts
@@ -37,14 +37,6 @@ class RestoreRefused(InvalidRequest):
     """Nothing was changed; the message says why."""
 
     code = "restore_refused"
-
-
-@dataclass(frozen=True, slots=True)
-class KeysNeeded:
-    """Whether the keys of this instance are those that a backup needs."""
-
-    signing_key: bool
-    master_keys: bool
 
 
 def make(path: Path) -> Manifest:
@@ -69,8 +61,8 @@ def make(path: Path) -> Manifest:
 def restore(path: Path, *, replace: bool = False, with_other_keys: bool = False) -> Manifest:
     """Put what a backup holds in the place of everything there is.
 
-    ``replace`` allows that there is something; ``with_other_keys`` allows that API keys will not work and provider
-    keys not open here. Raises RestoreRefused, and then nothing has changed; OSError when the file cannot be read.
+    ``replace`` allows that there is something; ``with_other_keys`` allows that API keys will not work and sealed
+    secrets not open here. Raises RestoreRefused, and then nothing has changed; OSError when the file cannot be read.
     """
     try:
         with instance_lock.alone(Path(current_app.instance_path)), backup_file.reading(path) as file:
@@ -211,11 +203,12 @@ def _hold_back_messages(connection: Connection) -> None:
 def _check_loaded(connection: Connection, with_other_keys: bool) -> None:
     if connection.execute(text("PRAGMA foreign_key_check")).first() is not None:
         raise RestoreRefused("The backup holds rows that point at others which it does not hold.")
-    unreadable = provider_keys.unreadable_in(connection)
+    unreadable = Counter(column.kind for column, _ in sealed_columns.unreadable(connection))
     if unreadable and not with_other_keys:
+        listed = ", ".join(f"{count} {kind}" for kind, count in unreadable.items())
         raise RestoreRefused(
-            f"{unreadable} provider keys in the backup cannot be opened with the master keys here. Give "
-            "ARKA_MASTER_KEY the key they were sealed with, or let them be saved again: --with-other-keys."
+            f"{listed} in the backup cannot be opened with the master keys here. Give ARKA_MASTER_KEY the key they "
+            "were sealed with, or let them be set up again: --with-other-keys."
         )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import structlog
-from sqlalchemy import Connection, String, bindparam, case, func, literal_column, select, update
+from sqlalchemy import String, bindparam, case, func, literal_column, select, update
 
 from extensions import db
 from models import ProviderKey, UsageRecord, Workspace
@@ -334,18 +334,6 @@ def some_open() -> bool:
             vault.open(row.sealed, place_of(row.workspace_id, row.provider, row.id))
             return True
     return not newest
-
-
-def unreadable_in(connection: Connection) -> int:
-    """Return how many provider keys of a database cannot be opened here."""
-    query = select(ProviderKey.workspace_id, ProviderKey.provider, ProviderKey.id, ProviderKey.sealed)
-    unreadable = 0
-    for workspace_id, provider_name, row_id, record in connection.execute(query):
-        try:
-            parts().vault.open(record, place_of(workspace_id, provider_name, row_id))
-        except CannotDecrypt:
-            unreadable += 1
-    return unreadable
 
 
 def get_provider(name: str) -> Provider:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from extensions import db
 from models import ProviderKey, TotpSecret, User, WebhookEndpoint, WebhookSecret, Workspace
@@ -37,12 +37,14 @@ class SealedRow:
 class SealedColumn:
     """A table whose column ``sealed`` holds records. ``row`` makes a row of what ``query`` gives of each.
 
-    ``remedy`` ends the sentence that names a row which cannot be decrypted; ``note`` tells the row itself.
+    ``kind`` is what many of them are called. ``remedy`` ends the sentence that names a row which cannot be decrypted;
+    ``note`` tells the row itself.
     """
 
     model: type[ProviderKey] | type[TotpSecret] | type[WebhookSecret]
     query: Select[*tuple[Any, ...]]
     row: Callable[..., SealedRow]
+    kind: str
     remedy: str
     note: Callable[[SealedRow], None] = lambda row: None
 
@@ -59,14 +61,15 @@ class SealedColumn:
         )
         return bool(done.rowcount)  # type: ignore[attr-defined]
 
-    def rows_after(self, row_id: str, most: int) -> list[SealedRow]:
-        """Return the next rows by id, at most so many."""
+    def rows_after(self, row_id: str, most: int, source: Connection | None = None) -> list[SealedRow]:
+        """Return the next rows by id, at most so many; of another database, if one is given."""
         query = self.query.where(self.model.id > row_id).order_by(self.model.id).limit(most)
-        return [self.row(*values) for values in db.session.execute(query)]
+        found = db.session.execute(query) if source is None else source.execute(query)
+        return [self.row(*values) for values in found]
 
-    def all_rows(self, at_once: int = 50) -> Iterator[SealedRow]:
+    def all_rows(self, source: Connection | None = None, at_once: int = 50) -> Iterator[SealedRow]:
         after = ""
-        while found := self.rows_after(after, at_once):
+        while found := self.rows_after(after, at_once, source):
             yield from found
             after = found[-1].id
 
@@ -101,6 +104,7 @@ SEALED_COLUMNS = (
             Workspace, Workspace.id == ProviderKey.workspace_id
         ),
         _provider_key,
+        "provider keys",
         "it has to be saved again",
         _note_provider_key,
     ),
@@ -110,6 +114,7 @@ SEALED_COLUMNS = (
             User, User.id == TotpSecret.user_id
         ),
         _totp_secret,
+        "secrets of authenticator apps",
         "the app has to be removed and set up anew",
     ),
     SealedColumn(
@@ -118,6 +123,12 @@ SEALED_COLUMNS = (
         .join(WebhookEndpoint, WebhookEndpoint.id == WebhookSecret.endpoint_id)
         .join(Workspace, Workspace.id == WebhookEndpoint.workspace_id),
         _webhook_secret,
+        "signing secrets of webhooks",
         "it has to be rotated, without 24 more hours for the old one",
     ),
 )
+
+
+def unreadable(source: Connection | None = None) -> Iterator[tuple[SealedColumn, SealedRow]]:
+    """Give each row that cannot be decrypted here, with its column; of another database, if one is given."""
+    return ((column, row) for column in SEALED_COLUMNS for row in column.all_rows(source) if not row.opens())

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.base import transaction
-from services import sealing
+from services import sealed_columns, sealing
 from services.errors import InvalidRequest
 from services.parts import parts
 from services.sealed_columns import SEALED_COLUMNS, SealedColumn, SealedRow
@@ -90,7 +90,7 @@ def forget_old_keys() -> int:
 
 def unreadable() -> list[str]:
     """Return a sentence about each row that cannot be decrypted."""
-    return [_told(column, row) for column in SEALED_COLUMNS for row in column.all_rows() if not row.opens()]
+    return [_told(column, row) for column, row in sealed_columns.unreadable()]
 
 
 def count_rows() -> int:

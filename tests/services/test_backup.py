@@ -25,14 +25,28 @@ from app import create_app
 from extensions import db
 from models import Base, LoginSession, MailMessage, ProviderKey, ServerProcess, UsageRecord, Workspace
 from models.base import new_id, now, transaction
-from services import audit, backup, backup_file, instance_lock, keys, provider_keys, rows, schema, workspaces
+from services import (
+    audit,
+    backup,
+    backup_file,
+    instance_lock,
+    keys,
+    provider_keys,
+    rows,
+    schema,
+    vault_rotation,
+    webhooks,
+    workspaces,
+)
 from services.backup import RestoreRefused
 from services.parts import parts
 from services.secret import Secret
+from tests.factors import add_app
 from tests.people import Person, bearer, enter, make_person
 
 Mint = Callable[..., keys.Minted]
 PROVIDER_KEY = "sk-canary-0123456789abcdef"
+OTHER_KEY = "0123456789abcdef" * 4
 NOT_KEPT = {"login_session", "server_process", "job"}
 
 
@@ -295,19 +309,85 @@ def test_other_keys_than_the_backup_s_are_noticed(
     environment: dict[str, str], lively: keys.Minted, other_file: str, tmp_path: Path, file: Path
 ) -> None:
     backup.make(file)
-    key = "0123456789abcdef" * 4
     with (
-        another(environment, other_file, tmp_path, ARKA_SECRET_KEY=key),
+        another(environment, other_file, tmp_path, ARKA_SECRET_KEY=OTHER_KEY),
         pytest.raises(RestoreRefused, match=r"no API key would work.*ARKA_SECRET_KEY"),
     ):
         backup.restore(file)
-    with another(environment, other_file, tmp_path, ARKA_MASTER_KEY=key):
+    with another(environment, other_file, tmp_path, ARKA_MASTER_KEY=OTHER_KEY):
         with pytest.raises(RestoreRefused, match=r"1 provider keys.*ARKA_MASTER_KEY"):
             backup.restore(file)
         with db.engine.connect() as connection:
             assert schema.revision_of(connection) is None
         backup.restore(file, with_other_keys=True)
         assert db.session.query(ProviderKey).count() == 1
+
+
+def add_webhook(person: Person) -> None:
+    webhooks.create(person.workspace, actor=person.actor, url="https://hooks.example/")
+
+
+@pytest.mark.parametrize(
+    ("add", "told"),
+    [(add_app, "1 secrets of authenticator apps"), (add_webhook, "1 signing secrets of webhooks")],
+    ids=["app", "webhook"],
+)
+def test_an_app_or_a_webhook_alone_tells_that_the_master_keys_are_others(
+    environment: dict[str, str],
+    alice: Person,
+    other_file: str,
+    tmp_path: Path,
+    file: Path,
+    add: Callable[[Person], object],
+    told: str,
+) -> None:
+    add(alice)
+    backup.make(file)
+    with another(environment, other_file, tmp_path, ARKA_MASTER_KEY=OTHER_KEY):
+        with pytest.raises(RestoreRefused, match=rf"^{told} in the backup cannot be opened.*ARKA_MASTER_KEY"):
+            backup.restore(file)
+        with db.engine.connect() as connection:
+            assert schema.revision_of(connection) is None
+        backup.restore(file, with_other_keys=True)
+        assert len(vault_rotation.unreadable()) == 1
+    with another(environment, other_file, tmp_path):
+        backup.restore(file, replace=True)
+        assert vault_rotation.unreadable() == []
+
+
+def test_a_refusal_counts_each_kind_of_secret_that_does_not_open(
+    environment: dict[str, str], lively: keys.Minted, alice: Person, other_file: str, tmp_path: Path, file: Path
+) -> None:
+    add_app(alice)
+    for _ in range(2):
+        add_webhook(alice)
+    backup.make(file)
+    told = "^1 provider keys, 1 secrets of authenticator apps, 2 signing secrets of webhooks in the backup"
+    with (
+        another(environment, other_file, tmp_path, ARKA_MASTER_KEY=OTHER_KEY),
+        pytest.raises(RestoreRefused, match=told),
+    ):
+        backup.restore(file)
+
+
+def test_a_backup_without_sealed_secrets_needs_no_particular_master_key(
+    environment: dict[str, str], alice: Person, other_file: str, tmp_path: Path, file: Path
+) -> None:
+    backup.make(file)
+    with another(environment, other_file, tmp_path, ARKA_MASTER_KEY=OTHER_KEY):
+        backup.restore(file)
+        assert db.session.query(Workspace).count() == 1
+
+
+def test_a_secret_that_an_older_key_of_the_ring_has_sealed_is_no_reason_to_refuse(
+    environment: dict[str, str], alice: Person, other_file: str, tmp_path: Path, file: Path
+) -> None:
+    add_app(alice)
+    backup.make(file)
+    master_key = (Path(environment["ARKA_INSTANCE_PATH"]) / "master_key").read_text().strip()
+    with another(environment, other_file, tmp_path, ARKA_MASTER_KEY=f"{OTHER_KEY},{master_key}"):
+        backup.restore(file)
+        assert vault_rotation.unreadable() == []
 
 
 # ---- Files that are not what they were

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from sqlalchemy.exc import OperationalError
 from extensions import db
 from models import MailMessage, ServerProcess, User
 from models.base import new_id, now, transaction
-from services import backup, provider_keys, rows, schema, server_processes
+from services import backup, rows, schema, sealed_columns, server_processes
 from services.backup import RestoreRefused
+from services.sealed_columns import SealedColumn, SealedRow
 from tests.people import Person, make_person
 
 
@@ -98,14 +99,14 @@ def test_a_node_that_starts_while_the_backup_is_unpacked_is_noticed(
     app: Flask, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = make_person("late@northwind.example")
-    look = provider_keys.unreadable_in
+    look = sealed_columns.unreadable
 
-    def look_while_a_node_starts(scratch: Connection) -> int:
+    def look_while_a_node_starts(scratch: Connection) -> Iterator[tuple[SealedColumn, SealedRow]]:
         with db.engine.begin() as connection:
             say_it_lives(connection)
         return look(scratch)
 
-    monkeypatch.setattr(provider_keys, "unreadable_in", look_while_a_node_starts)
+    monkeypatch.setattr(sealed_columns, "unreadable", look_while_a_node_starts)
     with pytest.raises(RestoreRefused, match=r"A portal is serving on far\. Stop it first"):
         backup.restore(file, replace=True)
     assert late.workspace.slug == "late"
