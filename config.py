@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import click
 import limits.errors
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from services.gateway import brain_rules
@@ -185,7 +185,12 @@ def _storage_uri(value: str) -> str:
 def _with_absolute_file(url: str) -> str:
     """Let a relative SQLite file mean the same for every library: one beside ``app.py``."""
     scheme, separator, path = url.partition("sqlite:///")
-    return url if scheme or not separator else f"sqlite:///{ROOT / path}"
+    return url if scheme or not separator else f"sqlite:///{Path(quote(str(ROOT))) / path}"
+
+
+def _address_of(file: Path) -> str:
+    """Return the address of a SQLite file, whatever signs are in its name."""
+    return URL.create("sqlite", database=str(file)).render_as_string()
 
 
 def _networks(value: str) -> tuple[Network, ...]:
@@ -517,8 +522,8 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     derived = {
         "workers": _cores(),
         "public_url": f"http://{host}:{values['port']}",
-        "database_url": f"sqlite:///{instance / 'portal.db'}",
-        "ratelimit_storage_uri": f"sqlite:///{instance / 'limits.db'}",
+        "database_url": _address_of(instance / "portal.db"),
+        "ratelimit_storage_uri": _address_of(instance / "limits.db"),
     }
     values |= {name: value for name, value in derived.items() if values[name] is None}
     database, of_limits = (_sqlite_file(values[name]) for name in ("database_url", "ratelimit_storage_uri"))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flask import current_app
-from sqlalchemy import Connection, MetaData, Table, create_engine, func, inspect, select, text, update
+from sqlalchemy import URL, Connection, MetaData, Table, create_engine, func, inspect, select, text, update
 from sqlalchemy import exc as database_errors
 
 from extensions import db
@@ -157,7 +157,7 @@ def _check_that_nobody_serves(connection: Connection) -> None:
 def _scratch(file: Reader, with_other_keys: bool) -> Iterator[Connection]:
     """Give a SQLite database of our own that holds the backup, upgraded and checked."""
     with tempfile.TemporaryDirectory(prefix="restore-", dir=current_app.instance_path) as folder:
-        engine = create_engine(f"sqlite:///{folder}/scratch.db", hide_parameters=True)
+        engine = create_engine(URL.create("sqlite", database=f"{folder}/scratch.db"), hide_parameters=True)
         try:
             with engine.connect() as connection:
                 connection.connection.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]

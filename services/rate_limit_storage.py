@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from math import floor
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from limits.errors import ConfigurationError
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
@@ -426,10 +426,10 @@ def _roll(row: tuple[float, int, int] | None, seconds: int, now: float) -> tuple
 
 
 def _parse(uri: str, timeout: float) -> tuple[str, float]:
-    """Return path and timeout of an address. The path is taken as it stands, without percent-decoding."""
+    """Return path and timeout of an address. ``%3F`` in its path is a question mark, as in the database's."""
     address, _, query = uri.partition("?")
-    path = address.removeprefix("sqlite:///")
-    if path == address or path in ("", ":memory:"):
+    path = unquote(address.removeprefix("sqlite:///"))
+    if not address.startswith("sqlite:///") or path in ("", ":memory:"):
         raise ConfigurationError("the address of a SQLite rate limit storage is sqlite:/// and the path of a file")
     options = dict(parse_qsl(query, keep_blank_values=True))
     try:

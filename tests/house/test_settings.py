@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 import config
 from config import ROOT, ConfigurationError, Settings, load, settings_table
+from services.rate_limits import RateLimits, storage_from_uri
 from services.secret import Secret
 
 CONTRACT = [
@@ -27,6 +29,12 @@ CONTRACT = [
     "ARKA_SALES_EMAIL",
     "ARKA_DEMO",
 ]
+
+# Where they are by default, for a test that puts the code elsewhere.
+FILES = {
+    "ARKA_PLANS_FILE": str(ROOT / "services" / "plans.toml"),
+    "ARKA_BRAIN_FILE": str(ROOT / "services" / "gateway" / "brain.toml"),
+}
 
 
 def given(tmp_path: Path, **settings: str) -> Settings:
@@ -302,6 +310,28 @@ def test_a_database_in_an_instance_folder_that_is_still_to_be_made_is_fine(tmp_p
     address = f"sqlite:///{tmp_path}/new/portal.db"
     assert given(tmp_path / "new", ARKA_DATABASE_URL=address).database_url == address
     assert (tmp_path / "new").is_dir()
+
+
+@pytest.mark.parametrize("name", ["a b", "a+b", "a%20b", "50%25", "100%", "a?b", "a#b", "a@b:c", "größe"])
+def test_an_instance_folder_may_have_any_name_and_its_data_is_in_it(tmp_path: Path, name: str) -> None:
+    instance = tmp_path / name
+    settings = given(instance)
+    assert make_url(settings.database_url).database == str(instance / "portal.db")
+    storage = storage_from_uri(settings.ratelimit_storage_uri)
+    assert RateLimits(storage).hit("name", 1).allowed
+    storage.close()
+    assert (instance / "limits.db").exists()
+
+
+@pytest.mark.parametrize("setting", ["database_url", "ratelimit_storage_uri"])
+def test_a_relative_address_names_a_file_beside_the_code_whatever_folder_that_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    folder = tmp_path / "50%25?"
+    folder.mkdir()
+    monkeypatch.setattr(config, "ROOT", folder)
+    address = getattr(load({f"ARKA_{setting.upper()}": "sqlite:///odd%20name.db", **FILES}), setting)
+    assert make_url(address).database == str(folder / "odd name.db")
 
 
 def test_the_table_of_names_is_complete() -> None:

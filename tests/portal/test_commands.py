@@ -210,3 +210,21 @@ def test_a_database_that_cannot_be_used_is_told_by_its_setting(
     assert "ARKA_DATABASE_URL" in result.stderr
     assert "Traceback" not in result.stderr
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.embedded
+def test_instances_whose_folders_differ_by_a_spelling_of_addresses_keep_apart(tmp_path: Path) -> None:
+    """All that opens the database by its address: commands, the server, doctor, backup and restore."""
+    names = ("a b", "a%20b", "a?b")
+    for name in names:
+        with running_portal({"ARKA_DEMO": "0", "ARKA_INSTANCE_PATH": str(tmp_path / name)}, workers=1) as portal:
+            made = portal.command("user", "create", "alice@northwind.example", input=PASSWORD + "\n")
+            assert made.stdout == "alice\n", made.stderr
+            assert portal.command("doctor").returncode == 0
+            assert call(portal.port, None, path="/readyz")[0] == 200
+            assert portal.command("backup", str(tmp_path / "backup")).returncode == 0
+            portal.stop()
+            restored = portal.command("restore", str(tmp_path / "backup"), "--yes")
+            assert restored.returncode == 0, restored.stderr
+            assert {"portal.db", "limits.db"} <= {path.name for path in portal.instance_path.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "backup"}

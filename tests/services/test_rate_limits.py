@@ -1010,7 +1010,7 @@ def test_an_address_is_absolute_with_four_slashes_and_relative_with_three(tmp_pa
     for address, path in [
         (f"sqlite:///{tmp_path}/absolute.db", tmp_path / "absolute.db"),
         ("sqlite:///relative.db", tmp_path / "relative.db"),
-        ("sqlite:///odd %20#name.db?timeout=1.5", tmp_path / "odd %20#name.db"),
+        ("sqlite:///odd %3F%2520#name.db?timeout=1.5", tmp_path / "odd ?%20#name.db"),
     ]:
         storage = storage_from_uri(address)
         with monkeypatch.context() as elsewhere:
