@@ -50,7 +50,7 @@ class _Process:
     """What this process knows of its end."""
 
     begun = False
-    time_is_up = False
+    time_is_up = threading.Event()
 
 
 def has_begun() -> bool:
@@ -60,12 +60,18 @@ def has_begun() -> bool:
 
 def time_is_up() -> bool:
     """Tell whether what is still in flight has to end now."""
-    return _Process.time_is_up
+    return _Process.time_is_up.is_set()
 
 
 def check() -> None:
     """Raise Stopping when what is in flight has to end now."""
-    if _Process.time_is_up:
+    if _Process.time_is_up.is_set():
+        raise Stopping
+
+
+def pause(seconds: float) -> None:
+    """Wait so long within what is in flight. Raises Stopping as soon as that has to end."""
+    if _Process.time_is_up.wait(seconds):
         raise Stopping
 
 
@@ -86,7 +92,7 @@ def _end(pipe: int, drain_seconds: float, stop_seconds: float, cut_off: Callable
     time.sleep(drain_seconds)
     shut_the_door()
     time.sleep(stop_seconds)
-    _Process.time_is_up = True
+    _Process.time_is_up.set()
     _log.warning("what is still in flight is cut off", seconds=stop_seconds)
     while True:
         cut_off()

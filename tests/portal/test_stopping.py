@@ -214,6 +214,23 @@ def test_a_slow_simulated_stream_is_cut_off_as_well(serving: Callable[..., Porta
     assert [row[2] for row in rows(portal)] == [1]
 
 
+def test_a_slow_simulated_call_is_cut_off_with_an_error_and_has_its_usage_row(
+    serving: Callable[..., Portal], prepared: Prepared
+) -> None:
+    portal = serving(ARKA_STOP_SECONDS="1")
+    body = {**HELLO, "messages": [{"role": "user", "content": "simulate:slow:5"}]}
+    whole = Background(lambda: call(portal.port, prepared.test_key, "POST", CHAT, body))
+    # It is on its way, and nothing tells of it before its end.
+    time.sleep(1)
+    exit_status, seconds = stop(portal).wait()
+    assert exit_status == 0
+    assert seconds < 10
+    status, headers, answer = whole.wait()
+    assert (status, answer["error"]["code"]) == (503, "service_unavailable")
+    assert int(headers["Retry-After"]) >= 1
+    assert rows(portal) == [(503, "service_unavailable", 1)]
+
+
 # There is a file on SQLite only.
 @pytest.mark.embedded
 def test_what_was_written_is_in_the_database_file_itself_once_the_portal_has_stopped(

@@ -337,7 +337,7 @@ def test_only_the_user_s_last_message_is_looked_at() -> None:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let time pass at once, and return the list in which the pauses are noted."""
     noted: list[float] = []
-    monkeypatch.setattr("services.gateway.simulator.triggers.time.sleep", noted.append)
+    monkeypatch.setattr("services.gateway.simulator.triggers.stopping.pause", noted.append)
     return noted
 
 

@@ -6,12 +6,11 @@ They count only in the user's last message, so that a conversation can go on aft
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services import spending, spending_counters
+from services import spending, spending_counters, stopping
 from services.errors import PortalError, ProviderFailed, RateLimited, ServiceUnavailable, SpendingLimitReached
 from services.gate import REASONS
 from services.money import NANO_PER_USD
@@ -141,7 +140,7 @@ def _unreachable(reason: str = "it did not answer in time") -> ProviderFailed:
 
 def _pause(seconds: float) -> float:
     if seconds > 0:
-        time.sleep(seconds)
+        stopping.pause(seconds)
     return seconds
 
 
