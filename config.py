@@ -36,6 +36,7 @@ from services.secret import Secret
 
 PREFIX = "ARKA_"
 ROOT = Path(__file__).resolve().parent
+_NOT_TEXT = "is not text in UTF-8"
 
 
 class ConfigurationError(click.ClickException):
@@ -91,7 +92,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError:
         # Its own words would show a byte of a key.
-        raise ValueError("is not text in UTF-8") from None
+        raise ValueError(_NOT_TEXT) from None
 
 
 def _plans(value: str) -> PlanTable:
@@ -492,7 +493,10 @@ def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | None:
-    """Return the text of a setting; a secret may instead be named by its file, ``NAME_FILE``."""
+    """Return the text of a setting; a secret may instead be named by its file, ``NAME_FILE``.
+
+    Raises ValueError with the end of a sentence.
+    """
     if secret and name + "_FILE" in environment:
         if name in environment:
             raise ValueError(f"and {name}_FILE are both set")
@@ -502,7 +506,20 @@ def _given(environment: Mapping[str, str], name: str, secret: bool) -> str | Non
             raise ValueError(f"cannot be read from the file that {name}_FILE names: {error.strerror}") from None
         except ValueError as error:
             raise ValueError(f"cannot be read from the file that {name}_FILE names: it {error}") from None
-    return environment.get(name)
+    text = environment.get(name)
+    if text is not None and not _is_text(text):
+        raise ValueError(_NOT_TEXT)
+    return text
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a value of the environment is UTF-8. Of other bytes nothing could be stored, shown or signed, and no
+    address of a database could name a file of theirs."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unknown(environment: Mapping[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -156,6 +157,15 @@ def test_nothing_else_in_the_code_reads_the_environment() -> None:
 def test_a_wrong_setting_stops_the_start_with_a_sentence_that_names_it(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{name} .+\.$"):
         load({"ARKA_INSTANCE_PATH": str(tmp_path), name: value})
+
+
+@pytest.mark.parametrize("name", config._NAMES)
+def test_bytes_that_are_not_text_stop_the_start_whatever_setting_they_are_in(tmp_path: Path, name: str) -> None:
+    value = os.fsdecode(b"\xff0123456789abcdef0123456789abcdef")
+    with pytest.raises(ConfigurationError) as caught:
+        load({"ARKA_INSTANCE_PATH": str(tmp_path / "instance"), name: value})
+    assert str(caught.value) == f"{name} is not text in UTF-8."
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:

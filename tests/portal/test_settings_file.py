@@ -64,6 +64,15 @@ def test_a_wrong_value_in_the_file_stops_the_start_with_a_sentence_that_names_it
 
 
 @WAYS
+def test_bytes_in_the_environment_that_are_not_text_stop_the_start_with_a_sentence(copy: Path, way: list[str]) -> None:
+    given = os.fsdecode(b"\xff0123456789abcdef0123456789abcdef")
+    done = run(copy, way, ARKA_SECRET_KEY=given, ARKA_BRAND=given)
+    assert done.returncode != 0
+    assert "ARKA_SECRET_KEY is not text in UTF-8.\nARKA_BRAND is not text in UTF-8.\n" in done.stderr
+    assert "0123" not in done.stderr
+
+
+@WAYS
 def test_a_name_in_the_file_that_means_nothing_is_told_in_the_log(copy: Path, way: list[str]) -> None:
     (copy / ".env").write_text("ARKA_WORKRES=2\n")
     done = run(copy, way)
