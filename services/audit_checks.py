@@ -1,11 +1,11 @@
-"""The chains of the audit log are verified from time to time, and what was found is kept for pages and commands."""
+"""The chains of the audit log are verified from time to time, and what was found is kept for pages."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import and_, case, or_, select
 
 from extensions import db
 from models import AuditCheck, AuditHead, Workspace
@@ -65,17 +65,3 @@ def verify(workspace_id: str, slug: str) -> audit_chain.Verified:
 def check_of(workspace: Workspace) -> AuditCheck | None:
     """Return what was found when the workspace's chain was last verified."""
     return db.session.get(AuditCheck, workspace.id)
-
-
-def broken() -> list[tuple[str, int]]:
-    """Return slug and first broken entry of the workspaces whose chain did not hold when it was last verified."""
-    query = select(Workspace.slug, AuditCheck.broken_number).join(AuditCheck, AuditCheck.workspace_id == Workspace.id)
-    found = db.session.execute(query.where(AuditCheck.broken_number.is_not(None)).order_by(Workspace.slug))
-    return [(row.slug, row.broken_number) for row in found]
-
-
-def counts() -> tuple[int, int]:
-    """Return how many workspaces have a chain that was verified, and how many one that never was."""
-    query = select(func.count(AuditCheck.workspace_id), func.count()).select_from(Workspace)
-    verified, there = db.session.execute(query.outerjoin(AuditCheck, AuditCheck.workspace_id == Workspace.id)).one()
-    return verified, there - verified

@@ -19,7 +19,7 @@ from sqlalchemy import func, select, text
 from extensions import db
 from models import AuditCheck, AuditEvent, AuditHead
 from models.base import now, transaction
-from services import audit, audit_chain, audit_checks, doctor
+from services import audit, audit_chain, audit_checks
 from services.actor import SYSTEM
 from tests.people import Person
 from tests.services.test_database import in_threads
@@ -330,7 +330,6 @@ def test_every_chain_is_verified_in_the_background_and_a_break_is_told_once(
     assert (check.number, check.broken_number) == (LENGTH, None)
     assert now() - check.checked_at < timedelta(minutes=1)
     assert db.session.query(AuditCheck).count() == 2
-    assert [finding.good for _, finding in doctor.examine() if _ == "audit log"] == [True]
     Vandal(alice, alice).edit("actor_name", "mallory", 5)
     db.session.commit()
     capsys.readouterr()
@@ -338,12 +337,9 @@ def test_every_chain_is_verified_in_the_background_and_a_break_is_told_once(
         audit_checks.verify(alice.workspace_id, "alice")
     log = capsys.readouterr().err
     assert log.count("an audit log is not as it was written") == 1
-    assert audit_checks.broken() == [("alice", 5)]
     check = audit_checks.check_of(alice.workspace)
     assert check is not None
     assert (check.number, check.broken_number) == (4, 5)
-    (finding,) = [finding for title, finding in doctor.examine() if title == "audit log"]
-    assert (finding.good, "entry 5 of the workspace alice" in finding.words) == (False, True)
 
 
 def test_a_chain_is_verified_again_after_hours_and_sooner_when_it_has_grown(app: Flask, alice: Person) -> None:
