@@ -7,8 +7,8 @@ from datetime import timedelta
 import click
 from flask.cli import AppGroup
 
-from commands.tools import Dollars, Span, actor, refusals_told, secret_from_input
-from models.base import now
+from commands.tools import Dollars, Span, actor, print_once, refusals_told, secret_from_input
+from models.base import now, transaction
 from services import keys, rotation, workspaces
 from services.parts import parts
 from services.restrictions import Restrictions
@@ -37,17 +37,19 @@ def create(
     monthly_limit: int | None,
 ) -> None:
     """Print a new key, alone, on standard output. It cannot be shown again."""
-    minted = keys.mint(
-        workspaces.get_by_slug(slug),
-        actor=actor(),
-        name=name,
-        kind="publishable" if publishable else "secret",
-        environment="test" if test else "live",
-        scopes=scopes or None,
-        expires_at=now() + expires_in if expires_in else None,
-        restrictions=Restrictions(daily_limit_nano_usd=daily_limit, monthly_limit_nano_usd=monthly_limit),
-    )
-    click.echo(minted.secret.reveal())
+    workspace = workspaces.get_by_slug(slug)
+    with transaction():
+        minted = keys.mint(
+            workspace,
+            actor=actor(),
+            name=name,
+            kind="publishable" if publishable else "secret",
+            environment="test" if test else "live",
+            scopes=scopes or None,
+            expires_at=now() + expires_in if expires_in else None,
+            restrictions=Restrictions(daily_limit_nano_usd=daily_limit, monthly_limit_nano_usd=monthly_limit),
+        )
+        print_once(minted.secret)
 
 
 @group.command("list")
@@ -67,8 +69,9 @@ def list_keys(slug: str | None) -> None:
 def rotate(key_id: str, overlap: str) -> None:
     """Give a key a new secret and print it, alone, on standard output."""
     workspace, key = keys.get_anywhere(key_id)
-    minted = rotation.rotate(workspace, key.id, actor=actor(), until=rotation.moment_after(overlap))
-    click.echo(minted.secret.reveal())
+    until = rotation.moment_after(overlap)
+    with transaction():
+        print_once(rotation.rotate(workspace, key.id, actor=actor(), until=until).secret)
 
 
 @group.command("finish")

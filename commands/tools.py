@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
+import os
 import re
 import signal
 import sys
@@ -68,6 +70,30 @@ def secret_from_input(what: str) -> Secret:
     if sys.stdin.isatty():
         return Secret(getpass.getpass(f"{what}: "))
     return Secret(sys.stdin.readline().rstrip("\r\n"))
+
+
+def print_once(secret: Secret) -> None:
+    """Print a key alone on standard output, within the act that makes it: one that nobody has read is not left working.
+
+    Raises click.ClickException.
+    """
+    try:
+        if sys.stdout is None:
+            # Who started us has closed it, and click would say nothing.
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        click.echo(secret.reveal())
+    except OSError as error:
+        _forget_output()
+        raise click.ClickException(
+            f"The key cannot be written to standard output: {error.strerror}. Nothing was changed."
+        ) from error
+
+
+def _forget_output() -> None:
+    """Python would try once more at its end to write what it has kept, and complain in its own way."""
+    if sys.stdout is not None:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @contextmanager

@@ -115,8 +115,15 @@ class Portal:
 
     def command_from_nothing(self, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command as an operator does: a new Python loads the portal, which takes its time."""
+        return self._run([*FLASK, *arguments], input)
+
+    def command_in_shell(self, line: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of bash, in which ``"$@"`` is a command from nothing."""
+        return self._run(["bash", "-c", line, "bash", *FLASK, *arguments], "")
+
+    def _run(self, command: list[str], input: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*FLASK, *arguments],
+            command,
             input=input,
             capture_output=True,
             text=True,

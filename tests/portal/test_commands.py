@@ -158,6 +158,24 @@ def test_a_key_can_be_rotated_disabled_and_enabled_by_command(portal: Portal, ne
     assert portal.command("key", "finish", key_id).returncode == 1
 
 
+@pytest.mark.parametrize("into", [">/dev/full", ">&-", "| true"])
+def test_a_key_that_cannot_be_printed_is_not_made_and_a_secret_not_changed(
+    portal: Portal, new_key: Make, into: str
+) -> None:
+    key = new_key("server", "--test")
+    listed = portal.command("key", "list").stdout
+    ways = [("create", "--workspace", "alice", "--name", "more"), ("rotate", listed.split("\t")[0], "--overlap", "now")]
+    for way in ways:
+        done = portal.command_in_shell(f'set -o pipefail; "$@" {into}', "key", *way)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(
+            r"Error: The key cannot be written to standard output: .+\. Nothing was changed\.\n", done.stderr
+        )
+    assert portal.command("key", "list").stdout == listed
+    assert call(portal.port, key)[0] == 200
+    assert portal.command("audit", "verify").returncode == 0
+
+
 def test_inspect_tells_offline_what_a_string_is(portal: Portal, new_key: Make) -> None:
     key = new_key("server")
     portal.stop()
