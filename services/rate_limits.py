@@ -14,8 +14,8 @@ from math import ceil
 from typing import NamedTuple, TypeVar, cast
 
 import structlog
-from limits.errors import ConfigurationError, StorageError
-from limits.storage import RedisStorage, Storage, storage_from_string
+from limits.errors import ConfigurationError
+from limits.storage import RedisStorage, storage_from_string
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -138,7 +138,7 @@ class RateLimits:
         """Tell whether the storage counts now, whatever is done while it does not."""
         try:
             return self._store.check()
-        except self._store.failures:
+        except Exception:
             return False
 
     def _ask(self, question: Callable[..., _Answer], *arguments: object) -> _Answer:
@@ -166,7 +166,6 @@ class _Counts:
 
     def __init__(self, storage: SQLiteStorage | RedisStorage) -> None:
         self._windows = RedisWindows(storage) if isinstance(storage, RedisStorage) else storage
-        self.failures = _failures_of(storage)
 
     def hit(self, asked: Asked, cost: int) -> list[RateState]:
         return _seen(asked, self._take(asked, WINDOW_SECONDS, cost))
@@ -182,19 +181,19 @@ class _Counts:
         return found.leaving_at, found.hits
 
     def check(self) -> bool:
-        """Tell whether the storage counts now. Raises one of ``failures`` at times."""
+        """Tell whether the storage counts now. Raises whatever the storage does."""
         return self._windows.check()
 
     def _take(self, asked: Asked, seconds: int, amount: int) -> list[Window]:
         try:
             return self._windows.take(asked, seconds, amount)
-        except self.failures as error:
+        except Exception as error:
             raise StoreUnavailable("the rate limit storage failed") from error
 
     def _look(self, asked: Asked, seconds: int) -> list[Window]:
         try:
             return self._windows.look(asked, seconds)
-        except self.failures as error:
+        except Exception as error:
             raise StoreUnavailable("the rate limit storage failed") from error
 
 
@@ -302,8 +301,3 @@ def _seen(asked: Asked, windows: list[Window]) -> list[RateState]:
         RateState(allowed, limit, max(0, limit - hits), leaving_at + WINDOW_SECONDS)
         for (_, limit), (allowed, hits, leaving_at) in zip(asked, windows, strict=True)
     ]
-
-
-def _failures_of(storage: Storage) -> tuple[type[Exception], ...]:
-    own = storage.base_exceptions
-    return (StorageError, *(own if isinstance(own, tuple) else (own,)))

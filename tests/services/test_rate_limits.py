@@ -856,6 +856,20 @@ def test_wrapped_failures_of_a_storage_are_reported_too(uri, tmp_path):
             ask("name", 9)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OverflowError(), RuntimeError(), AttributeError()], ids=repr)
+def test_whatever_a_storage_raises_is_an_outage(uri, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    for method in ("take", "look", "check"):
+        monkeypatch.setattr(SQLiteStorage, method, fail)
+    limits = RateLimits(storage_from_uri(uri))
+    assert not limits.is_up()
+    for ask in (limits.hit, limits.peek):
+        with pytest.raises(StoreUnavailable):
+            ask("name", 9)
+
+
 def test_a_redis_that_is_away_is_reported():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
