@@ -23,17 +23,23 @@ from limits.errors import ConfigurationError
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 from limits.storage.base import TimestampedSlidingWindow
 
-from services.sqlite_file import MEMORY, Execute, SQLiteFile, is_damage
+from services.sqlite_file import MEMORY, Damaged, Execute, SQLiteFile, understand
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 # The windows that a hit counts in, each once, with the limit that it must keep to.
 Asked: TypeAlias = Sequence[tuple[str, int]]
+# What ``_find`` finds of a window: key, hits, the time of the hit that has to leave, and of the newest.
+_Found: TypeAlias = tuple[str, int, float, float]
 
 # All times are Unix seconds, except those of moving_hits: seconds after their window's start, so that moving the start
 # back moves all hits of the window with it. A hit of amount n is one row, which takes the numbers [number, next) of its
 # window; `first` and `oldest` are number and time of the oldest hit that was alive when it came. So the newest row
 # tells all of a window, and a hit is one insertion. `seconds` is the length of the row's window.
+#
+# While a machine is upgraded, portals of two versions have the file open. A table that changes therefore gets another
+# name, and nobody removes those of other versions: who misses a column or a table of his own takes it for damage.
 _SCHEMA = (
     """CREATE TABLE IF NOT EXISTS counters (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
         seconds INTEGER NOT NULL, start REAL NOT NULL, count INTEGER NOT NULL)""",
@@ -43,9 +49,6 @@ _SCHEMA = (
         seconds INTEGER NOT NULL, start REAL NOT NULL)""",
     """CREATE TABLE IF NOT EXISTS moving_hits (window INTEGER NOT NULL, number INTEGER NOT NULL, next INTEGER NOT NULL,
         first INTEGER NOT NULL, oldest REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (window, number)) WITHOUT ROWID""",
-    # Of the first version, in which a hit took four statements.
-    "DROP TABLE IF EXISTS hits",
-    "DROP TABLE IF EXISTS windows",
 )
 
 _COUNT = """
@@ -54,6 +57,8 @@ _COUNT = """
         count = excluded.count + CASE WHEN start + seconds <= excluded.start THEN 0 ELSE count END,
         start = CASE WHEN start + seconds <= excluded.start THEN excluded.start ELSE min(start, excluded.start) END
     RETURNING count"""
+
+_FIND_COUNT = "SELECT start, seconds, count FROM counters WHERE key = ?"
 
 _FIND_SLIDING = "SELECT start, previous, current FROM sliding_counters WHERE key = ?"
 _STORE_SLIDING = """
@@ -91,9 +96,9 @@ def _take(number: int) -> str:
 
     Nothing is added, and no row comes back, when one has none, or when one needs more work first: it is not there yet,
     or the clock was set back. By less than a millisecond it was not: another process's hit came since we looked at the
-    clock.
+    clock. An oldest hit that is later than the newest is damage, which that work finds.
     """
-    has_room = "total + ?3 - first <= most AND latest <= ?1 - start + 0.001"
+    has_room = "total + ?3 - first <= most AND latest <= ?1 - start + 0.001 AND oldest <= ?1 - start + 0.001"
     windows, key = f"({_windows(number)}) WHERE {has_room}", "?4"
     if number > 1:
         # For one window this would take half as long again.
@@ -162,6 +167,8 @@ _SWEEPS = {
 
 
 _IN_MEMORY = "in memory"
+# What a check counts in, always within a limit.
+_CHECKED = [("check", 1), ("check of two", 1)]
 
 
 class Window(NamedTuple):
@@ -180,9 +187,7 @@ def _again_after_damage(method: _Method) -> _Method:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
+        except Damaged:
             return method(*args, **kwargs)
 
     return cast(_Method, wrapped)
@@ -226,16 +231,31 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
 
     @_again_after_damage
     def check(self) -> bool:
-        """Tell whether the file can be written to now."""
+        """Tell whether hits are counted now: by some, each of which is taken back."""
         try:
             with self._file as execute:
-                # The number means nothing to us: setting it is the smallest true write.
-                execute("PRAGMA user_version = 1")
-        except sqlite3.Error as error:
-            if is_damage(error):
-                raise
+                self._try(execute)
+        except Damaged:
+            raise
+        except sqlite3.Error:
             return False
         return True
+
+    def _try(self, execute: Execute) -> None:
+        """Do all that hits do, and leave nothing behind."""
+        now = time.time()
+        for asked in (_CHECKED[:1], _CHECKED):
+            _take_in_steps(execute, asked, 1, 1)
+            for key, _ in asked:
+                _clear(execute, key)
+        (key, _), *_ = _CHECKED
+        execute(_TRIM, (0, 0, _TRIM_MOST))
+        execute(_COUNT, (key, 1, now, 1)).fetchall()
+        execute(_FIND_COUNT, (key,)).fetchall()
+        execute(_STORE_SLIDING, (key, 1, now, 0, 1))
+        execute(_FIND_SLIDING, (key,)).fetchall()
+        _clear(execute, key)
+        self._sweep(execute, now)
 
     @_again_after_damage
     def reset(self) -> int:
@@ -251,10 +271,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     def clear(self, key: str) -> None:
         """Forget ``key`` in all three strategies."""
         with self._file as execute:
-            execute("DELETE FROM moving_hits WHERE window = (SELECT id FROM moving_windows WHERE key = ?)", (key,))
-            execute("DELETE FROM moving_windows WHERE key = ?", (key,))
-            execute("DELETE FROM counters WHERE key = ?", (key,))
-            execute("DELETE FROM sliding_counters WHERE key = ?", (key,))
+            _clear(execute, key)
 
     # Fixed window
 
@@ -262,8 +279,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add ``amount`` to the counter, which lives ``expiry`` seconds from its first hit. Returns the new count."""
         self._sweep_now_and_then()
-        count: int = self._file.one(_COUNT, lambda: (key, expiry, time.time(), amount))[0]
-        return count
+        return self._file.rows(_COUNT, lambda: (key, expiry, time.time(), amount), lambda rows: _whole(rows[0][0]))
 
     def get(self, key: str) -> int:
         """Return the count, 0 if there is none."""
@@ -276,10 +292,9 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     @_again_after_damage
     def _counter(self, key: str) -> tuple[int, float]:
         now = time.time()
-        row = self._file.one("SELECT start, seconds, count FROM counters WHERE key = ?", lambda: (key,))
-        if row is None or row[0] + row[1] <= now:
+        start, seconds, count = self._file.rows(_FIND_COUNT, lambda: (key,), _read_counter) or (now, 0, 0)
+        if start + seconds <= now:
             return 0, now
-        start, seconds, count = row
         if start > now:
             # Adding nothing moves the counter back to now.
             self.incr(key, seconds, 0)
@@ -292,15 +307,13 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         """Count ``amount`` hits in each of the windows of ``seconds`` that end now, if none then holds more than its
         limit; else in none of them."""
         self._sweep_now_and_then()
-        taken = self._rows(_take(len(asked)), asked, seconds, amount) if amount else []
-        if not taken:
-            return self._refuse(asked, seconds, amount) or self._take_in_steps(asked, seconds, amount)
-        found = {}
-        for key, window_id, number, following, first, oldest_at in taken:
-            if number // _TRIM_EVERY != following // _TRIM_EVERY:
+        if amount:
+            taken, overdue = self._rows(_take(len(asked)), asked, seconds, amount, lambda rows: _taken(asked, rows))
+            for window_id, first in overdue:
                 self._trim(window_id, first)
-            found[key] = Window(True, following - first, oldest_at)
-        return [found[key] for key, _ in asked]
+            if taken:
+                return taken
+        return self._refuse(asked, seconds, amount) or self._take_in_steps(asked, seconds, amount)
 
     def _trim(self, window_id: int, first: int) -> None:
         self._file.one(_TRIM, lambda: (window_id, first, _TRIM_MOST))
@@ -308,31 +321,25 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
     def _refuse(self, asked: Asked, seconds: int, amount: int) -> list[Window] | None:
         """Return the windows if one has no room for so many, None if all may have."""
         now = time.time()
-        found = self._rows(_find(len(asked)), asked, seconds, max(1, amount), now)
-        if len(found) < len(asked) or any(latest_at > now + 0.001 for *_, latest_at in found):
-            return None
-        windows = _in_order(asked, found, amount)
-        return None if all(window.allowed for window in windows) else windows
+
+        def read(rows: list[_Found]) -> list[Window] | None:
+            found = _sound(rows, seconds, now)
+            if len(found) < len(asked) or any(latest_at > now + 0.001 for *_, latest_at in found):
+                return None
+            windows = _in_order(asked, found, amount)
+            return None if all(window.allowed for window in windows) else windows
+
+        return self._rows(_find(len(asked)), asked, seconds, max(1, amount), read, now)
 
     def _take_in_steps(self, asked: Asked, seconds: int, amount: int) -> list[Window]:
-        """Take where a window has to be begun first, or moved back with the clock."""
-        number, pairs = len(asked), [value for pair in asked for value in pair]
         with self._file as execute:
-            now = time.time()
-            for key, _ in asked:
-                execute(_BEGIN_WINDOW, (key, now, seconds))
-                execute(_SET_BACK, (key, now))
-            taken = amount and execute(_take(number), (now, seconds, amount, *pairs)).fetchall()
-            more = 1 if taken else max(1, amount)
-            found = execute(_find(number), (now, seconds, more, *pairs)).fetchall()
-        windows = _in_order(asked, found, amount)
-        return [window._replace(allowed=True) for window in windows] if taken else windows
+            return _take_in_steps(execute, asked, seconds, amount)
 
     @_again_after_damage
     def look(self, asked: Asked, seconds: int) -> list[Window]:
         """Tell what ``take`` would find for one hit, without counting."""
         now = time.time()
-        found = self._rows(_find(len(asked)), asked, seconds, 1, now)
+        found = self._rows(_find(len(asked)), asked, seconds, 1, lambda rows: _sound(rows, seconds, now), now)
         # Less than a second is no clock set back, but a hit that came since we looked at the clock.
         if any(latest_at > now + 1 for *_, latest_at in found):
             # Taking nothing moves the windows back to now.
@@ -342,9 +349,17 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         moved = [(key, hits, at - max(0.0, latest_at - now), now) for key, hits, at, latest_at in found]
         return _in_order(asked, nothing + moved, 1)
 
-    def _rows(self, statement: str, asked: Asked, seconds: int, amount: int, now: float | None = None) -> list[Any]:
+    def _rows(
+        self,
+        statement: str,
+        asked: Asked,
+        seconds: int,
+        amount: int,
+        read: Callable[[list[Any]], _Result],
+        now: float | None = None,
+    ) -> _Result:
         pairs = [value for pair in asked for value in pair]
-        return self._file.rows(statement, lambda: (now or time.time(), seconds, amount, *pairs))
+        return self._file.rows(statement, lambda: (now or time.time(), seconds, amount, *pairs), read)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count ``amount`` hits if the moving window has room for all of them."""
@@ -363,7 +378,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         self._sweep_now_and_then()
         with self._file as execute:
             now = time.time()
-            row = execute(_FIND_SLIDING, (key,)).fetchone()
+            row = understand(_read_sliding, execute(_FIND_SLIDING, (key,)).fetchall())
             start, previous, current = _roll(row, expiry, now)
             weighted = previous * (start + expiry - now) / expiry + current
             allowed = floor(weighted) + amount <= limit
@@ -379,7 +394,7 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
         The current window lives on as the previous one, hence for up to twice ``expiry``.
         """
         now = time.time()
-        row = self._file.one(_FIND_SLIDING, lambda: (key,))
+        row = self._file.rows(_FIND_SLIDING, lambda: (key,), _read_sliding)
         if row and row[0] > now:
             # Asking for nothing moves the counter back to now.
             self.acquire_sliding_window_entry(key, 0, expiry, 0)
@@ -408,10 +423,80 @@ class SQLiteStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport, T
                     execute(change, {"low": ids[0], "high": ids[-1], "now": now})
 
 
-def _in_order(asked: Asked, found: list[tuple[str, int, float, float]], amount: int) -> list[Window]:
+def _clear(execute: Execute, key: str) -> None:
+    execute("DELETE FROM moving_hits WHERE window = (SELECT id FROM moving_windows WHERE key = ?)", (key,))
+    execute("DELETE FROM moving_windows WHERE key = ?", (key,))
+    execute("DELETE FROM counters WHERE key = ?", (key,))
+    execute("DELETE FROM sliding_counters WHERE key = ?", (key,))
+
+
+def _take_in_steps(execute: Execute, asked: Asked, seconds: int, amount: int) -> list[Window]:
+    """Take where a window has to be begun first, or moved back with the clock."""
+    number, pairs = len(asked), [value for pair in asked for value in pair]
+    now = time.time()
+    for key, _ in asked:
+        execute(_BEGIN_WINDOW, (key, now, seconds))
+        execute(_SET_BACK, (key, now))
+    taken = bool(amount) and bool(execute(_take(number), (now, seconds, amount, *pairs)).fetchall())
+    more = 1 if taken else max(1, amount)
+
+    def read(rows: list[_Found]) -> list[Window]:
+        windows = _in_order(asked, _sound(rows, seconds, now), amount)
+        if amount and not taken and all(window.allowed for window in windows):
+            raise ValueError("there is room, and nothing was taken")
+        return [window._replace(allowed=True) for window in windows] if taken else windows
+
+    return understand(read, execute(_find(number), (now, seconds, more, *pairs)).fetchall())
+
+
+# How the rows are read, each within `understand`.
+
+
+def _taken(asked: Asked, rows: list[Any]) -> tuple[list[Window], list[tuple[int, int]]]:
+    """Return the windows in the order in which they were asked for, and those that are due to be trimmed, each with
+    the number of its oldest hit. None of either, if nothing was taken."""
+    found, overdue = {}, []
+    for key, window_id, number, following, first, oldest_at in rows:
+        if oldest_at is None:
+            raise TypeError("a window began at no time")
+        if number // _TRIM_EVERY != following // _TRIM_EVERY:
+            overdue.append((window_id, first))
+        found[key] = Window(True, following - first, oldest_at)
+    return [found[key] for key, _ in asked] if rows else [], overdue
+
+
+def _sound(found: list[_Found], seconds: int, now: float) -> list[_Found]:
+    """Return what ``_find`` found at the time ``now``."""
+    for _, hits, leaving_at, latest_at in found:
+        _whole(hits)
+        # A second for what floating point loses, far from the start of a window.
+        if not (hits >= 0 and now - seconds - 1 <= leaving_at <= max(now, latest_at) + 1):
+            raise ValueError("no hit of this window can have come then")
+    return found
+
+
+def _in_order(asked: Asked, found: list[_Found], amount: int) -> list[Window]:
     """Return the windows that ``_find`` found in the order in which they were asked for."""
     there = {key: (hits, leaving_at) for key, hits, leaving_at, _ in found}
     return [Window(there[key][0] + amount <= limit, *there[key]) for key, limit in asked]
+
+
+def _read_counter(rows: list[Any]) -> tuple[float, int, int] | None:
+    for start, seconds, count in rows:
+        return float(start), _whole(seconds), _whole(count)
+    return None
+
+
+def _read_sliding(rows: list[Any]) -> tuple[float, int, int] | None:
+    for start, previous, current in rows:
+        return float(start), _whole(previous), _whole(current)
+    return None
+
+
+def _whole(number: Any) -> int:
+    if not isinstance(number, int):
+        raise TypeError("a count is a whole number")
+    return number
 
 
 def _roll(row: tuple[float, int, int] | None, seconds: int, now: float) -> tuple[float, int, int]:

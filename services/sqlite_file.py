@@ -25,17 +25,38 @@ _PAUSE_SECONDS = 0.0005
 # How often it is looked whether the file is still the one that was opened.
 _LOOK_SECONDS = 0.1
 _NUMBER_BYTES = 8
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# How long a file that was begun anew is kept: what is still wrong with it then is no damage.
+_KEEP_SECONDS = 10.0
+# What a sound file cannot answer to statements that are made for its tables: that it has no such column, say, or holds
+# already what only a hit of a moment ago could have put there. A good file may well be locked, full or read-only, on a
+# disk in trouble, or asked by somebody who has no memory left.
+_DAMAGE = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_INTERNAL,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_NOTADB,
+)
+# How the driver, which has no code for it, begins to say that a value is no text.
+_NO_TEXT = "Could not decode"
+# Where in a file stand two bytes that say how it may be written and read, and what they are at most.
+_FORMAT_AT, _LATEST_FORMAT = 18, 2
 
 _log = structlog.get_logger("sqlite_file")
 
 
-def is_damage(error: BaseException | None) -> bool:
-    """Tell whether SQLite found the file itself to be wrong, and not what was asked of it."""
-    # What the driver itself refuses has no code of SQLite's.
-    code = getattr(error, "sqlite_errorcode", 0) if isinstance(error, sqlite3.DatabaseError) else 0
-    # A file or log that ends too early is no trouble of the disk.
-    return code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ
+class Damaged(sqlite3.DatabaseError):
+    """The file says what no sound one can say."""
+
+
+def understand(read: Callable[[list[Any]], _Result], rows: list[Any]) -> _Result:
+    """Return what ``read`` makes of rows. Raises Damaged when it can make nothing of them."""
+    try:
+        return read(rows)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Damaged("the file holds values that nobody has put there") from error
 
 
 class SQLiteFile:
@@ -51,9 +72,10 @@ class SQLiteFile:
     ``synchronous`` is SQLite's: OFF survives the death of the process but not of the machine, NORMAL does both except
     for the latest commits, FULL waits for the disk at each commit.
 
-    A ``disposable`` file is made anew when it is damaged or missing. Whoever meets the damage still gets the error, as
-    what was under way is lost; the next use finds the file checked and, unless another process was first, the damaged
-    one put aside as ``NAME.damaged``. The path may be ``:memory:``.
+    A ``disposable`` file is made anew when it is damaged or missing. Whoever meets the damage still gets an error,
+    Damaged, as what was under way is lost; the next use finds the file put aside as ``NAME.damaged``, by itself unless
+    another process was first. To such a file each statement must be one that succeeds on every sound one. The path may
+    be ``:memory:``.
     """
 
     def __init__(
@@ -62,7 +84,9 @@ class SQLiteFile:
         # The folder the process works in may have changed by the time of the first use.
         self._path = path if path == MEMORY else os.path.abspath(path)
         self._disposable = disposable and path != MEMORY
-        self._suspect = False
+        # The one that was found damaged, as it is told from the one that takes its place.
+        self._condemned: tuple[tuple[int, int] | None, int] | None = None
+        self._keep_until = 0.0
         self._opened: tuple[int, int] | None = None
         self._opened_after = 0
         # Of the file that holds how often ours was put aside.
@@ -102,10 +126,13 @@ class SQLiteFile:
 
     def one(self, statement: str, parameters: Callable[[], Sequence[Any]]) -> Any:
         """Carry out one statement as ``rows`` does, and return its first row, or None."""
-        return next(iter(self.rows(statement, parameters)), None)
+        return self.rows(statement, parameters, _first)
 
-    def rows(self, statement: str, parameters: Callable[[], Sequence[Any]]) -> list[Any]:
-        """Carry out one statement by itself and return its rows. What it changed is committed then.
+    def rows(
+        self, statement: str, parameters: Callable[[], Sequence[Any]], read: Callable[[list[Any]], _Result]
+    ) -> _Result:
+        """Carry out one statement by itself and return what ``read`` makes of its rows. What it changed is committed
+        then. A file of whose rows it can make nothing is damaged.
 
         ``parameters`` is asked for them when the file is ours, and again for each further try at one that others lock.
         A statement that only reads does not wait for writers.
@@ -114,11 +141,12 @@ class SQLiteFile:
         try:
             execute = (self._usable(deadline) or self._open(deadline)).execute
             found = _retry_while_busy(deadline, lambda: execute(statement, parameters()).fetchall())
+            answer = understand(read, found)
         except BaseException as error:
             self._fail(error)
             raise
         self._unlock()
-        return found
+        return answer
 
     def close(self) -> None:
         """Close the connection. The next use opens it again."""
@@ -156,10 +184,14 @@ class SQLiteFile:
         self._mutex.release()
 
     def _fail(self, error: BaseException) -> None:
-        """Give the file back after a failure. Closing rolls back."""
-        self._suspect = self._suspect or is_damage(error)
+        """Give the file back after a failure. Closing rolls back. Raises Damaged if that is what the failure means."""
         self._close()
+        damaged = self._disposable and _is_damage(error, self._path)
+        if damaged:
+            self._condemned = self._opened, self._opened_after
         self._mutex.release()
+        if damaged and not isinstance(error, Damaged):
+            raise Damaged(f"the file is damaged: {type(error).__name__}") from error
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -194,28 +226,23 @@ class SQLiteFile:
             return self._connection
         # A file that is put aside takes its log with it; nobody may open either of them in between.
         with _alone_with(self._path, deadline) as lock:
-            try:
-                self._connection = _retry_while_busy(deadline, self._connect_checked)
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
-                _put_aside(self._path, lock)
-                self._connection = _retry_while_busy(deadline, self._connect)
-            self._suspect = False
+            self._connection = self._connect_to_sound(deadline, lock)
             self._opened, self._opened_after = identity(self._path), _read_number(lock)
             self._number = _kept_open(lock)
         return self._connection
 
-    def _connect_checked(self) -> sqlite3.Connection:
-        """Open the file. Raises what SQLite finds wrong with it; when it is suspect, every page is looked at."""
-        connection = self._connect()
-        if self._suspect:
+    def _connect_to_sound(self, deadline: float, lock: int) -> sqlite3.Connection:
+        """Open the file, or a new one in the place of one that is damaged."""
+        replaceable = time.monotonic() >= self._keep_until
+        if not replaceable or (identity(self._path), _read_number(lock)) != self._condemned:
             try:
-                _look_through(connection)
-            except BaseException:
-                connection.close()
-                raise
-        return connection
+                return _retry_while_busy(deadline, self._connect)
+            except Exception as error:
+                if not (replaceable and _is_damage(error, self._path)):
+                    raise
+        _put_aside(self._path, lock)
+        self._keep_until = time.monotonic() + _KEEP_SECONDS
+        return _retry_while_busy(deadline, self._connect)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -228,12 +255,36 @@ class SQLiteFile:
         return connection
 
 
-def _look_through(connection: sqlite3.Connection) -> None:
-    (finding,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if finding != "ok":
-        damage = sqlite3.DatabaseError("the file is damaged")
-        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise damage
+def _first(rows: list[Any]) -> Any:
+    return rows[0] if rows else None
+
+
+def _is_damage(error: BaseException, path: str) -> bool:
+    """Tell whether the file itself is wrong, of which no connection may be open here."""
+    code = _code(error)
+    if code == sqlite3.SQLITE_READONLY:
+        return _says_read_only(path)
+    # A file or log that ends too early is no trouble of the disk.
+    if code & 0xFF in _DAMAGE or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return True
+    # SQLite repeats names of a schema in what it reports, and the driver cannot make text of them.
+    return isinstance(error, Damaged | UnicodeDecodeError) or str(error).startswith(_NO_TEXT)
+
+
+def _code(error: BaseException) -> int:
+    """Return SQLite's code for an error, 0 when the driver itself has refused something."""
+    return getattr(error, "sqlite_errorcode", 0)
+
+
+def _says_read_only(path: str) -> bool:
+    """Tell whether the file asks by itself not to be written, which none of ours does."""
+    try:
+        # To close it takes from this process all locks on it, so this is for nobody who has it open.
+        with open(path, "rb") as file:
+            file.seek(_FORMAT_AT)
+            return any(number > _LATEST_FORMAT for number in file.read(2))
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -305,7 +356,7 @@ def _retry_while_busy(deadline: float, action: Callable[..., _Result], *argument
         try:
             return action(*arguments)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+            if _code(error) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
             time.sleep(_PAUSE_SECONDS)
 

@@ -232,6 +232,7 @@ def test_a_file_of_limits_that_cannot_be_written_is_found(
         os.seteuid(before)
     assert not found.good
     assert "does not count" in found.words
+    assert not (open_folder / "limits.db.damaged").exists()
 
 
 def test_the_providers_are_asked_only_when_that_is_wanted(app: Flask, provider: FakeProvider) -> None:

@@ -709,6 +709,7 @@ def test_a_locked_file_is_reported_within_its_timeout_and_used_again_after_it(ur
         limits.hit("name", 9)
     assert 0.2 <= time.monotonic() - started_at < 2
     assert not limits._storage.check()
+    assert not (tmp_path / "limits.db.damaged").exists()
     other.execute("ROLLBACK")
     other.close()
     assert limits._storage.check()
@@ -767,8 +768,9 @@ def test_a_place_that_cannot_be_written_is_reported(file_exists):
         shutil.rmtree(folder)
 
 
-def test_a_full_disk_is_reported_until_there_is_room(uri):
+def test_a_full_disk_is_reported_until_there_is_room(uri, tmp_path):
     assert answer_of(start_worker("hit_on_a_full_disk", uri)) == ["StoreUnavailable", "allowed"]
+    assert not (tmp_path / "limits.db.damaged").exists()
 
 
 NO_DATABASE = b"not a database at all " * 500
