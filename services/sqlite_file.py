@@ -78,6 +78,9 @@ class SQLiteFile:
     be ``:memory:``.
     """
 
+    # At the end of the interpreter the names of this module are gone before its objects are.
+    _release = staticmethod(os.close)
+
     def __init__(
         self, path: str, schema: Sequence[str], *, timeout: float, synchronous: str, disposable: bool = False
     ) -> None:
@@ -199,7 +202,7 @@ class SQLiteFile:
             connection.close()
         number, self._number = self._number, None
         if number is not None:
-            os.close(number)
+            self._release(number)
 
     def _usable(self, deadline: float) -> sqlite3.Connection | None:
         """Return the open connection, unless another process has put the file aside: then it would count for itself."""
