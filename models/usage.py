@@ -23,6 +23,14 @@ class UsageRecord(Base):
         Index("ix_usage_record_workspace_id_started_at", "workspace_id", "started_at"),
         # What a key did lately: its last use, its last calls, who used a secret since, attempts since its end.
         Index("ix_usage_record_api_key_id_started_at", "api_key_id", "started_at"),
+        # Of all calls of a key few are attempts with an ended secret, which are no use of it.
+        Index(
+            "ix_usage_record_attempts",
+            "api_key_id",
+            "started_at",
+            sqlite_where=text("code = 'invalid_api_key'"),
+            postgresql_where=text("code = 'invalid_api_key'"),
+        ),
         # Calls in progress are few; those of a dead process have to be found.
         Index(
             "ix_usage_record_open",

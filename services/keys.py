@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import Enum
 
-from sqlalchemy import and_, case, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select
 
 from extensions import db
 from models import ApiKey, ApiKeySecret, KeyFingerprint, UsageRecord, Workspace
@@ -24,7 +24,8 @@ NAME_LENGTH = 60
 NONE = Restrictions()
 _LIVE = "A test key cannot manage live keys."
 # An attempt with an ended secret is no use of the key.
-_NO_ATTEMPT = or_(UsageRecord.code.is_(None), UsageRecord.code != "invalid_api_key")
+_ATTEMPT = "invalid_api_key"
+_NO_ATTEMPT = or_(UsageRecord.code.is_(None), UsageRecord.code != _ATTEMPT)
 
 
 class Unchanged(Enum):
@@ -391,18 +392,21 @@ def requests_in_days(
     """
     today = time_zones.day_of(now(), zone)
     begins = [time_zones.beginning_of(today - timedelta(days=days - 1 - number), zone) for number in range(days)]
-    later_first = [(UsageRecord.started_at >= begins[number], number) for number in reversed(range(days))]
-    place = case(*later_first)
-    query = (
-        select(UsageRecord.api_key_id, place, func.count())
-        .where(UsageRecord.workspace_id == workspace.id, UsageRecord.started_at >= begins[0], _NO_ATTEMPT)
-        .where(UsageRecord.api_key_id.is_not(None) if key_ids is None else UsageRecord.api_key_id.in_(key_ids))
-        .group_by(UsageRecord.api_key_id, literal_column("2"))
-    )
-    counts: dict[str, list[int]] = {}
-    for key_id, number, count in db.session.execute(query):
-        counts.setdefault(key_id, [0] * days)[number] = count
-    return counts
+    ends = [*begins[1:], None]
+    query = select(ApiKey.id, *map(_uses_between, begins, ends)).where(ApiKey.workspace_id == workspace.id)
+    if key_ids is not None:
+        query = query.where(ApiKey.id.in_(key_ids))
+    return {key_id: counts for key_id, *counts in db.session.execute(query) if any(counts)}
+
+
+def _uses_between(begin: datetime, end: datetime | None) -> ColumnElement[int]:
+    """Count the calls of the key of a row in a time. Each count is of entries of an index, and looks at no call."""
+    calls = select(func.count()).where(UsageRecord.api_key_id == ApiKey.id, UsageRecord.started_at >= begin)
+    if end is not None:
+        calls = calls.where(UsageRecord.started_at < end)
+    # In the words of the index, which is for no other code.
+    attempts = calls.where(UsageRecord.code == literal(_ATTEMPT, literal_execute=True))
+    return calls.scalar_subquery() - attempts.scalar_subquery()
 
 
 def _restrict(key: ApiKey, restrictions: Restrictions) -> None:

@@ -157,6 +157,20 @@ def test_0005_keeps_people_and_their_workspaces_both_ways(app: Flask, alice: Per
     assert db.session.query(Membership).one().user_id == alice.user_id
 
 
+def test_0006_keeps_calls_both_ways(app: Flask, alice: Person) -> None:
+    keep([call(Owner(alice.workspace_id, None, None), now())])
+    db.session.remove()
+
+    def indexes() -> set[str | None]:
+        return {index["name"] for index in inspect(db.engine).get_indexes("usage_record")}
+
+    for move, is_there in ((lambda: flask_migrate.downgrade(revision="0005"), False), (flask_migrate.upgrade, True)):
+        move()
+        assert ("ix_usage_record_attempts" in indexes()) == is_there
+        assert db.session.execute(text("SELECT count(*) FROM usage_record")).scalar() == 1
+        db.session.remove()
+
+
 def test_no_migration_has_only_one_way() -> None:
     for path in VERSIONS.glob("*.py"):
         downgrade = path.read_text().split("def downgrade")[1]
