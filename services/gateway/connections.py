@@ -198,12 +198,14 @@ class Connections:
             connection.interrupt()
 
     def give_back(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read to its end."""
+        """Keep a connection whose answer was read to its end, and close one that nobody has needed for long."""
         connection.end_stream()
-        connection.idle_since = time.monotonic()
+        connection.idle_since = now = time.monotonic()
         with self._lock:
             idle = self._idle.setdefault(connection.origin, deque())
             idle.append(connection)
-            surplus = idle.popleft() if len(idle) > _IDLE_CONNECTIONS else None
+            # The oldest comes first. After a rush many are left that nobody takes again.
+            is_old = now - idle[0].idle_since > _LONGEST_IDLE_SECONDS
+            surplus = idle.popleft() if is_old or len(idle) > _IDLE_CONNECTIONS else None
         if surplus is not None:
             surplus.close()
