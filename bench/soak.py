@@ -12,7 +12,8 @@ end it says what was promised and what was seen, and fails when a promise was br
 - every call that was answered has its usage row, none has two, none stays open, and no money stays held;
 - no limit is exceeded in any 60 seconds;
 - memory and file handles of the portal do not grow, once the workers that took the place of the last killed ones have
-  met every kind of call, and as many at once as there ever are.
+  met every kind of call, and as many at once as there ever are. Connections to the provider are kept as calls at once
+  need them, so their number goes up and down; it stays within what the callers can need.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sqlalchemy import create_engine, text
 
@@ -41,6 +43,7 @@ from tests.neighbours.portal import ROOT, Portal, running_portal
 from tests.neighbours.postgres import running_postgres
 from tests.neighbours.valkey import running_valkey
 
+_WORKERS = 2
 _SATURATING_CALLERS = 16
 _CALLERS = 48
 _SHARE = 0.8
@@ -57,21 +60,24 @@ _GROWTH = 0.10
 
 @dataclass(frozen=True)
 class Sample:
-    """The portal's processes at a moment: seconds since the beginning, bytes of memory, open files, how many."""
+    """The portal's processes at a moment: seconds since the beginning, bytes of memory, open files, connections to the
+    provider, which are not among the files, and how many processes."""
 
     at: float
     memory: int
     files: int
+    to_provider: int
     processes: int
 
 
 class Watch:
     """Looks at the portal's processes while the load is steady, and kills a worker now and then in the first part."""
 
-    def __init__(self, portal: Portal, kill_every: float, kill_seconds: float) -> None:
+    def __init__(self, portal: Portal, provider_port: int, kill_every: float, kill_seconds: float) -> None:
         self.samples: list[Sample] = []
         self.kills = 0
         self._portal = portal
+        self._provider_port = provider_port
         self._kill_every = kill_every
         self._began = time.monotonic()
         self._kill_until = self._began + kill_seconds
@@ -100,8 +106,9 @@ class Watch:
             if not self._steady.is_set():
                 continue
             found = family(self._portal.pid)
-            at = time.monotonic() - self._began
-            self.samples.append(Sample(at, sum(map(memory_of, found)), sum(map(files_of, found)), len(found)))
+            at, to_provider = time.monotonic() - self._began, connections_to(self._provider_port)
+            files = Counter(file in to_provider for pid in found for file in files_of(pid))
+            self.samples.append(Sample(at, sum(map(memory_of, found)), files[False], files[True], len(found)))
 
     def _kill(self) -> None:
         # No worker twice in a moment, after which the pause before the next grows.
@@ -133,10 +140,19 @@ def memory_of(pid: int) -> int:
     return 0
 
 
-def files_of(pid: int) -> int:
+def files_of(pid: int) -> Iterator[str]:
+    """Give what each open file of a process is, such as a path or ``socket:[4711]``."""
     with contextlib.suppress(OSError):
-        return len(os.listdir(f"/proc/{pid}/fd"))
-    return 0
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
+
+
+def connections_to(port: int) -> set[str]:
+    """Return the connections of this machine that lead to a port of it, as open files are called."""
+    with open("/proc/net/tcp") as file:
+        lines = [line.split() for line in file][1:]
+    return {f"socket:[{line[9]}]" for line in lines if int(line[2].rpartition(":")[2], 16) == port}
 
 
 # ---- the run
@@ -178,11 +194,11 @@ def load(portal: Portal, keys: Keys, callers: int, timetable: Timetable) -> Seen
     return Seen.all_of([caller.seen for caller in found])
 
 
-def minutes_of_load(portal: Portal, keys: Keys, given: argparse.Namespace) -> tuple[Seen, Watch]:
+def minutes_of_load(portal: Portal, keys: Keys, provider_port: int, given: argparse.Namespace) -> tuple[Seen, Watch]:
     """Measure and offer, round after round; return what the callers and the watch saw."""
     rounds = max(1, round(given.minutes * 60 / _ROUND_SECONDS))
     seconds = given.minutes * 60 / rounds
-    watch = Watch(portal, given.kill_every, rounds * (seconds + given.saturate) * _KILLED_PART)
+    watch = Watch(portal, provider_port, given.kill_every, rounds * (seconds + given.saturate) * _KILLED_PART)
     seen = []
     try:
         for _ in range(rounds):
@@ -241,7 +257,7 @@ def judge(portal: Portal, seen: Seen, watch: Watch) -> list[Promise]:
         Promise("calls left open, money left held", f"{unfinished}, {held}", unfinished == held == 0),
         Promise(f"at most {KEY_LIMIT} of the limited key in any 60 s", str(most), most <= KEY_LIMIT),
     ]
-    return [*promises, *growths(watch.samples)]
+    return [*promises, *growths(watch.samples), connections_kept(watch.samples)]
 
 
 def most_in_a_window(limited: Sequence[tuple[float, float]], seconds: float = 60.0) -> int:
@@ -270,6 +286,13 @@ def growths(samples: Sequence[Sample]) -> Iterator[Promise]:
         yield Promise(f"{name} do not grow" if unit == "" else f"{name} does not grow", shown, kept)
 
 
+def connections_kept(samples: Sequence[Sample]) -> Promise:
+    """Judge the connections to the provider: each worker keeps as many as it ever had calls at once, and no more."""
+    bound = _CALLERS * _WORKERS
+    most = max((sample.to_provider for sample in samples), default=0)
+    return Promise(f"at most {bound} connections to the provider", str(most), most <= bound)
+
+
 def report(seen: Seen, promises: Sequence[Promise]) -> None:
     print(f"{'kind':12} {'calls':>9} {'p50 ms':>8} {'p99 ms':>8}")
     for kind, times in sorted(seen.seconds.items()):
@@ -291,9 +314,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     with storage(given.storage) as kept, provider() as address:
         settings = {**kept, "ARKA_DEMO": "0", "ARKA_OPENAI_BASE_URL": f"{address}/v1", "ARKA_LOG_LEVEL": "warning"}
-        with running_portal(settings, workers=2) as portal:
+        with running_portal(settings, workers=_WORKERS) as portal:
             keys = prepare(portal)
-            seen, watch = minutes_of_load(portal, keys, given)
+            seen, watch = minutes_of_load(portal, keys, urlsplit(address).port or 80, given)
             promises = judge(portal, seen, watch)
             report(seen, promises)
     return 0 if all(promise.kept for promise in promises) else 1

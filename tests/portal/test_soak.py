@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +14,7 @@ from typing import cast
 import pytest
 
 from bench import soak
-from bench.soak import Sample, growths, most_in_a_window
+from bench.soak import Sample, connections_kept, connections_to, files_of, growths, most_in_a_window
 from bench.soak_callers import Keys, Seen, Timetable
 from config import ROOT
 from tests.neighbours.portal import Portal
@@ -43,7 +45,7 @@ def test_each_minute_offers_four_fifths_of_what_was_answered_at_most_just_before
 
     monkeypatch.setattr(soak, "load", load)
     given = argparse.Namespace(minutes=2, saturate=2.0, kill_every=60.0)
-    seen, _ = soak.minutes_of_load(cast(Portal, None), cast(Keys, None), given)
+    seen, _ = soak.minutes_of_load(cast(Portal, None), cast(Keys, None), 1, given)
     assert (offered, seen.total) == ([160, 80], 602)
 
 
@@ -56,10 +58,29 @@ def test_a_limit_that_was_exceeded_is_seen() -> None:
 
 def test_growth_that_goes_on_is_seen_and_a_worker_that_took_a_killed_ones_place_may_warm_up() -> None:
     def kept(mebibytes: Callable[[float], float]) -> list[bool]:
-        samples = [Sample(at, int(mebibytes(at) * 2**20), 150, 3) for at in range(2, 600, 2)]
+        samples = [Sample(at, int(mebibytes(at) * 2**20), 150, 30, 3) for at in range(2, 600, 2)]
         return [promise.kept for promise in growths(samples)]
 
     assert kept(lambda at: 200.0) == [True, True]
     assert kept(lambda at: 200 + 25 * at / 600) == [False, True]
     assert kept(lambda at: 170 + 30 * min(max(at - 298, 0) / 110, 1)) == [True, True]
     assert kept(lambda at: 170 + 30 * min(max(at - 298, 0) / 110, 1) + 25 * at / 600) == [False, True]
+
+
+def test_a_file_that_is_left_open_again_and_again_is_seen_and_connections_in_use_are_none() -> None:
+    def kept(files: Callable[[float], int], to_provider: Callable[[float], int]) -> list[bool]:
+        samples = [Sample(at, 2**20, files(at), to_provider(at), 3) for at in range(2, 600, 2)]
+        return [promise.kept for promise in (*growths(samples), connections_kept(samples))]
+
+    assert kept(lambda at: 150, lambda at: 30 + int(at) % 40) == [True, True, True]
+    assert kept(lambda at: 150 + int(at) // 30, lambda at: 30) == [True, False, True]
+    assert kept(lambda at: 150, lambda at: 30 + int(at) // 5) == [True, True, False]
+
+
+def test_connections_to_the_provider_are_told_from_other_files() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as provider:
+        port = provider.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            (found,) = connections_to(port)
+            assert found == os.readlink(f"/proc/self/fd/{connection.fileno()}")
+            assert found in files_of(os.getpid())
