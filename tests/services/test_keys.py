@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from extensions import db
 from models import ApiKey, ApiKeySecret, AuditEvent
@@ -179,23 +178,3 @@ def test_attempts_with_an_ended_secret_are_no_calls_of_the_day(app: Flask, mint:
         keep([call(owner, now()), refused, *attempts])
     assert keys.requests_in_days(alice.workspace, 3) == {used.key.id: [0, 0, 2]}
     assert keys.requests_in_days(alice.workspace, 3, [other.key.id]) == {}
-
-
-@pytest.mark.embedded
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_the_calls_of_a_page_of_keys_are_counted_without_a_look_at_one(app: Flask, mint: Mint, alice: Person) -> None:
-    """A workspace has a hundred thousand of them in an hour, and every look at the page would read them all."""
-    mint()
-    asked = []
-
-    @event.listens_for(db.engine, "before_cursor_execute")
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        asked.append((statement, parameters))
-
-    keys.requests_in_days(alice.workspace)
-    event.remove(db.engine, "before_cursor_execute", note)
-    (counted,) = [one for one in asked if "count(*)" in one[0]]
-    plan = [row[3] for row in db.session.connection().exec_driver_sql("EXPLAIN QUERY PLAN " + counted[0], counted[1])]
-    of_calls = [line for line in plan if "usage_record" in line]
-    assert len(of_calls) == 2 * 7
-    assert not [line for line in of_calls if "COVERING" not in line and "ix_usage_record_attempts" not in line]
