@@ -15,13 +15,12 @@ from models.postgresql_connection import BoundedConnection
 from models.quick import Quick
 from services import gate, keys, metering
 from services.parts import parts
-from services.restrictions import Restrictions
 from tests.neighbours.fake_provider import OPENAI_KEY
-from tests.people import Person, bearer
+from tests.people import Person
+from tests.v1.test_statements import question
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
-CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
 # After so many times its driver has prepared a statement.
 REPETITIONS = 8
 
@@ -74,10 +73,7 @@ def test_a_call_asks_postgresql_for_its_key_and_its_row_and_redis_once(
     own_limit: int | None,
 ) -> None:
     connect("openai", OPENAI_KEY)
-    minted = mint(environment="live")
-    restrictions = Restrictions(requests_per_minute=own_limit)
-    keys.change(alice.workspace, minted.key.id, actor=alice.actor, restrictions=restrictions)
-    asked = {"json": {**CHAT, "stream": streamed}, "headers": bearer(minted.secret)}
+    asked = question(alice, mint(environment="live"), own_limit, streamed)
     for _ in range(REPETITIONS):
         assert client.post("/v1/chat/completions", **asked).status_code == 200
     exchanges.clear()

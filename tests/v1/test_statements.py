@@ -38,6 +38,13 @@ def kept_connection(quick: Quick) -> Any:
     return connection
 
 
+def question(person: Person, minted: keys.Minted, own_limit: int | None, streamed: bool) -> dict[str, Any]:
+    """A chat call with a key, which gets this limit of its own first."""
+    restrictions = Restrictions(requests_per_minute=own_limit)
+    keys.change(person.workspace, minted.key.id, actor=person.actor, restrictions=restrictions)
+    return {"json": {**CHAT, "stream": streamed}, "headers": bearer(minted.secret)}
+
+
 @pytest.mark.parametrize("own_limit", [None, 100])
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_call_costs_one_look_up_one_count_and_its_row(
@@ -49,11 +56,7 @@ def test_a_call_costs_one_look_up_one_count_and_its_row(
     own_limit: int | None,
 ) -> None:
     connect("openai", OPENAI_KEY)
-    minted = mint(environment="live")
-    restrictions = Restrictions(requests_per_minute=own_limit)
-    keys.change(alice.workspace, minted.key.id, actor=alice.actor, restrictions=restrictions)
-    headers = bearer(minted.secret)
-    asked = {"json": {**CHAT, "stream": streamed}, "headers": headers}
+    asked = question(alice, mint(environment="live"), own_limit, streamed)
     # The first one opens connections and begins the window.
     assert client.post("/v1/chat/completions", **asked).status_code == 200
     limits: Any = parts().limits
