@@ -52,17 +52,25 @@ def portal(python: str, settings: dict[str, str], key: str, name: str = "portal"
     return Gateway(name, command, {"Authorization": f"Bearer {key}"}, path_up="/healthz")
 
 
-def passthrough(python: str) -> Gateway:
-    """A bare Flask app under the same server."""
+def passthroughs(python: str) -> tuple[list[Gateway], list[str]]:
+    """Return bare Flask apps under the same server, one for each client that can be had, and why one is left out."""
+    found = [_passthrough(python, "pass-through", "passthrough:app", {})]
+    folder = Path(os.environ.get("BENCH_URLLIB3", INSTALLED / "urllib3"))
+    if not (folder / "urllib3").is_dir():
+        return found, ["urllib3 is not installed: see bench/README.md"]
+    own = {"PYTHONPATH": str(folder)}
+    return [*found, _passthrough(python, "pass-through (urllib3)", "passthrough_urllib3:app", own)], []
 
+
+def _passthrough(python: str, name: str, app: str, more: dict[str, str]) -> Gateway:
     def command(place: Place) -> tuple[list[str], dict[str, str]]:
         granian = [python, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(place.port)]
         granian += ["--workers", str(place.workers), "--blocking-threads", "1200", "--backpressure", "4096"]
-        granian += ["--backlog", "4096", "--no-log", "--working-dir", str(ROOT / "bench"), "passthrough:app"]
-        own = {"BENCH_PROVIDER": place.provider_url, "BENCH_PROVIDER_KEY": provider.KEY}
+        granian += ["--backlog", "4096", "--no-log", "--working-dir", str(ROOT / "bench"), app]
+        own = {"BENCH_PROVIDER": place.provider_url, "BENCH_PROVIDER_KEY": provider.KEY, **more}
         return granian, {**plain_environment(), **own}
 
-    return Gateway("pass-through", command, path_up="/healthz")
+    return Gateway(name, command, path_up="/healthz")
 
 
 def peers() -> tuple[list[Gateway], list[str]]:

@@ -46,6 +46,23 @@ class Portal:
     keys: dict[str, dict[str, str]]
 
 
+@dataclass(frozen=True)
+class Server:
+    """A program that answers calls."""
+
+    program: Program
+    port: int
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Started(Server):
+    """A running gateway, and how many seconds it took from its start until it answered a call."""
+
+    gateway: Gateway
+    start_s: float
+
+
 @dataclass
 class Bench:
     """One run: where things are, and how long each point takes."""
@@ -53,6 +70,7 @@ class Bench:
     python: str
     folder: Path
     provider_port: int
+    rounds: int
     seconds: float
     rate: int
     streams: int
@@ -63,12 +81,16 @@ class Bench:
         return f"http://127.0.0.1:{self.provider_port}/v1"
 
     @property
+    def all_cores(self) -> set[int]:
+        return os.sched_getaffinity(0)
+
+    @property
     def gateway_cores(self) -> set[int]:
-        return {min(os.sched_getaffinity(0))}
+        return {min(self.all_cores)}
 
     @property
     def other_cores(self) -> set[int]:
-        return os.sched_getaffinity(0) - self.gateway_cores or self.gateway_cores
+        return self.all_cores - self.gateway_cores or self.gateway_cores
 
 
 def main() -> None:
@@ -77,8 +99,9 @@ def main() -> None:
     python = _python_of_the_portal()
     with tempfile.TemporaryDirectory(prefix="arka-bench-") as name:
         bench = Bench(
-            python, Path(name), free_port(), arguments.seconds, arguments.rate, arguments.streams, arguments.events
-        )
+            python, Path(name), free_port(), arguments.rounds, arguments.seconds,
+            arguments.rate, arguments.streams, arguments.events,
+        )  # fmt: skip
         environment = gateways.plain_environment()
         command = [
             sys.executable,
@@ -99,17 +122,12 @@ def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace)
     more = {"ARKA_DATABASE_URL": arguments.database_url, "ARKA_RATELIMIT_STORAGE_URI": arguments.ratelimit_uri}
     if given := {name: value for name, value in more.items() if value}:
         portals.append(_portal(bench, "portal (PostgreSQL, Redis)", "grown", **given))
-    contenders = [gateways.passthrough(bench.python), *(portal.gateway for portal in portals)]
-    notes: list[str] = []
+    contenders, notes = gateways.passthroughs(bench.python)
+    contenders += [portal.gateway for portal in portals]
     if not arguments.no_peers:
-        found, notes = gateways.peers()
-        contenders += found
-    rows = []
-    for contender in contenders:
-        try:
-            rows.append(_measure(bench, provider, contender))
-        except Failed as error:
-            notes.append(f"{contender.name}: {error}")
+        found, why_not = gateways.peers()
+        contenders, notes = contenders + found, notes + why_not
+    rows = _rounds(bench, provider, contenders, notes)
     without_key = _stats(bench)["without_key"]
     print("the gates ...", file=sys.stderr, flush=True)
     held = [gate for portal in portals for gate in _gates_of(bench, portal)]
@@ -118,29 +136,62 @@ def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace)
     return len(rows) >= 2 and all(ok for _, _, ok in held)
 
 
-def _measure(bench: Bench, provider: Program, gateway: Gateway) -> dict[str, Any]:
-    """Start a gateway on one core with one worker, and with its usual workers for the streams; return its row."""
-    headers = _headers(bench, gateway)
-    print(f"measuring {gateway.name} ...", file=sys.stderr, flush=True)
-    row: dict[str, Any] = {"name": gateway.name}
-    with _started(bench, gateway, workers=1, cores=bench.gateway_cores) as (program, port, seconds):
-        row["start_s"] = seconds
-        _load(bench, headers, program, port, mode="closed", number=16, seconds=min(2.0, bench.seconds))
-        for name, mode, number in (("c16", "closed", 16), ("rate", "rate", bench.rate), ("c64", "closed", 64)):
-            row[name] = _load(bench, headers, program, port, mode=mode, number=number, seconds=bench.seconds)
-        row["direct"] = _load_provider(bench, provider)
-    workers = len(os.sched_getaffinity(0))
-    with _started(bench, gateway, workers=workers, cores=os.sched_getaffinity(0)) as (program, port, unbound):
-        # Not held on one core, as nobody starts it.
-        row["start_s"] = min(row["start_s"], unbound)
-        seconds = bench.events * PAUSE_SECONDS
-        row["streams"] = _load(bench, headers, program, port, mode="streams", number=bench.streams, seconds=seconds)
-    return row
+def _rounds(bench: Bench, provider: Program, contenders: list[Gateway], notes: list[str]) -> list[table.Row]:
+    """Return the row of each gateway that starts. All are up at once, and each point asks them one after the other: a
+    machine is not the same from one minute to the next, and what disturbs it should meet all alike."""
+    rows = {gateway.name: table.Row(gateway.name, [{} for _ in range(bench.rounds)]) for gateway in contenders}
+    with _all_started(bench, contenders, notes, workers=1, cores=bench.gateway_cores) as up:
+        _measure_calls(bench, provider, up, rows)
+        able = [each.gateway for each in up]
+    with _all_started(bench, able, notes, workers=len(bench.all_cores), cores=bench.all_cores) as up:
+        for number, each in _in_turn(bench, up):
+            one = rows[each.gateway.name].rounds[number]
+            # Not held on one core, as nobody starts it.
+            one["start_s"] = min(one["start_s"], each.start_s)
+            seconds = bench.events * PAUSE_SECONDS
+            one["streams"] = _load(bench, each, mode="streams", number=bench.streams, seconds=seconds)
+        return [rows[each.gateway.name] for each in up]
+
+
+def _measure_calls(bench: Bench, provider: Program, up: list[Started], rows: dict[str, table.Row]) -> None:
+    for each in up:
+        _load(bench, each, mode="closed", number=16, seconds=min(2.0, bench.seconds))
+    for point, mode, size in (("c16", "closed", 16), ("rate", "rate", bench.rate), ("c64", "closed", 64)):
+        for number, each in _in_turn(bench, up):
+            one = rows[each.gateway.name].rounds[number]
+            one["start_s"] = each.start_s
+            one[point] = _load(bench, each, mode=mode, number=size, seconds=bench.seconds)
+            if point == "rate":
+                one["direct"] = _load_provider(bench, provider)
+
+
+def _in_turn(bench: Bench, up: list[Started]) -> Iterator[tuple[int, Started]]:
+    """Give each gateway once in each round, every other round from the last to the first."""
+    for number in range(bench.rounds):
+        for each in up if number % 2 == 0 else reversed(up):
+            yield number, each
 
 
 @contextlib.contextmanager
-def _started(bench: Bench, gateway: Gateway, *, workers: int, cores: set[int]) -> Iterator[tuple[Program, int, float]]:
-    """Give a running gateway, its port, and how many seconds it took until it answered a call."""
+def _all_started(
+    bench: Bench, contenders: list[Gateway], notes: list[str], *, workers: int, cores: set[int]
+) -> Iterator[list[Started]]:
+    """Give the gateways that start, one after the other; what does not is noted and left out."""
+    with contextlib.ExitStack() as ends:
+        up = []
+        for gateway in contenders:
+            print(f"starting {gateway.name} ...", file=sys.stderr, flush=True)
+            try:
+                up.append(ends.enter_context(_started(bench, gateway, workers=workers, cores=cores)))
+            except Failed as error:
+                notes.append(f"{gateway.name}: {error}")
+        print("measuring ...", file=sys.stderr, flush=True)
+        yield up
+
+
+@contextlib.contextmanager
+def _started(bench: Bench, gateway: Gateway, *, workers: int, cores: set[int]) -> Iterator[Started]:
+    """Give a running gateway that has answered a call. Raises Failed."""
     place = Place(free_port(), workers, bench.provider_url, bench.folder)
     command, environment = gateway.command(place)
     began = time.monotonic()
@@ -148,16 +199,15 @@ def _started(bench: Bench, gateway: Gateway, *, workers: int, cores: set[int]) -
     program = Program(command, environment, ROOT, log, cores)
     with running(program):
         program.wait_until_up(f"http://127.0.0.1:{place.port}{gateway.path_up}", gateway.patience_seconds)
-        _first_answer(bench, gateway, place.port)
-        yield program, place.port, time.monotonic() - began
+        headers = _headers(bench, gateway)
+        _first_answer(headers, place.port)
+        yield Started(program, place.port, headers, gateway, time.monotonic() - began)
 
 
-def _first_answer(bench: Bench, gateway: Gateway, port: int) -> None:
+def _first_answer(headers: dict[str, str], port: int) -> None:
     for _ in range(20):
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/chat/completions",
-            gates.BODY,
-            {**_headers(bench, gateway), "Content-Type": "application/json"},
+            f"http://127.0.0.1:{port}/v1/chat/completions", gates.BODY, {**headers, "Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -169,15 +219,15 @@ def _first_answer(bench: Bench, gateway: Gateway, port: int) -> None:
 
 
 def _load_provider(bench: Bench, provider: Program) -> dict[str, Any]:
-    """Ask the provider itself at the fixed rate: what the gateway adds is the rest. Beside each gateway anew, because a
-    machine is not the same from one minute to the next."""
-    headers = {"Authorization": f"Bearer {KEY}"}
-    return _load(bench, headers, provider, bench.provider_port, mode="rate", number=bench.rate, seconds=bench.seconds)
+    """Ask the provider itself at the fixed rate: what the gateway adds is the rest. Beside each gateway anew."""
+    itself = Server(provider, bench.provider_port, {"Authorization": f"Bearer {KEY}"})
+    return _load(bench, itself, mode="rate", number=bench.rate, seconds=bench.seconds)
 
 
-def _load(bench: Bench, headers: dict[str, str], program: Program, port: int, **order: Any) -> dict[str, Any]:
+def _load(bench: Bench, asked: Server, **order: Any) -> dict[str, Any]:
     body = json.loads(gates.BODY) | ({"stream": True} if order["mode"] == "streams" else {})
-    told = json.dumps({**order, "port": port, "headers": headers, "body": json.dumps(body)})
+    told = json.dumps({**order, "port": asked.port, "headers": asked.headers, "body": json.dumps(body)})
+    program = asked.program
     before = program.cpu_seconds()
     generator = subprocess.Popen([sys.executable, str(HERE / "load.py"), told], stdout=subprocess.PIPE, text=True)
     os.sched_setaffinity(generator.pid, bench.other_cores)
@@ -191,7 +241,7 @@ def _load(bench: Bench, headers: dict[str, str], program: Program, port: int, **
     seen: dict[str, Any] = json.loads(output)
     cpu = program.cpu_seconds() - before
     count = seen["events"] if order["mode"] == "streams" else seen["good"] + seen["refused"]
-    return {**seen, "cpu_ms": 1000 * cpu / max(1, count), "memory_mib": max(most, program.memory_mib())}
+    return {**seen, "cpu_ms": 1000 * cpu / count if count else 0.0, "memory_mib": max(most, program.memory_mib())}
 
 
 def _gates_of(bench: Bench, portal: Portal) -> list[table.Gate]:
@@ -199,7 +249,8 @@ def _gates_of(bench: Bench, portal: Portal) -> list[table.Gate]:
     name = portal.gateway.name
     environment = {**gateways.plain_environment(), **portal.settings}
     disable = [bench.python, "-m", "flask", "--app", "app", "key", "disable"]
-    with _started(bench, portal.gateway, workers=2, cores=os.sched_getaffinity(0)) as (program, port, _):
+    with _started(bench, portal.gateway, workers=2, cores=bench.all_cores) as up:
+        port, program = up.port, up.program
         late = gates.accepted_after_revocation(port, portal.keys["revoked"], disable, environment, ROOT)
         allowed = gates.allowed_at_once(port, portal.keys["limited"])
         replies = gates.replies_until_killed(port, portal.keys["killed"], program, min(2.0, bench.seconds))
@@ -212,12 +263,12 @@ def _gates_of(bench: Bench, portal: Portal) -> list[table.Gate]:
     ]
 
 
-def _gates_of_all(bench: Bench, without_key: int, rows: list[dict[str, Any]]) -> list[table.Gate]:
+def _gates_of_all(bench: Bench, without_key: int, rows: list[table.Row]) -> list[table.Gate]:
     """Return the gates that all figures of the portals have to pass."""
-    measured = [row for row in rows if row["name"].startswith("portal")]
-    points = [row[name] for row in measured for name in ("c16", "rate", "c64", "streams")]
+    measured = [one for row in rows if row.name.startswith("portal") for one in row.rounds]
+    points = [one[name] for one in measured for name in ("c16", "rate", "c64", "streams")]
     errors = sum(point["refused"] + point["broken"] for point in points)
-    unfinished = sum(bench.streams - row["streams"]["complete"] for row in measured)
+    unfinished = sum(bench.streams - one["streams"]["complete"] for one in measured)
     return [
         ("requests at the provider without its key", str(without_key), without_key == 0),
         ("errors, and streams that did not end", f"{errors}, {unfinished}", errors == 0 and unfinished == 0),
@@ -277,7 +328,8 @@ def _allow_many_files() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure the portal beside what else is installed.")
-    parser.add_argument("--seconds", type=float, default=8, help="how long each point takes (8)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each point is measured (3)")
+    parser.add_argument("--seconds", type=float, default=3, help="how long each point takes in a round (3)")
     parser.add_argument("--rate", type=int, default=75, help="requests a second of the point at a fixed rate (75)")
     parser.add_argument("--streams", type=int, default=1000, help="streams at once (1000)")
     parser.add_argument("--events", type=int, default=50, help="events of a stream, 0.1 seconds apart (50)")
