@@ -1,8 +1,9 @@
 """Which tests of a run with several workers go on at the same time.
 
-With ``-n auto`` there is one worker more than there are processors, and a seat for each processor. An ordinary test
-takes a seat. One marked ``waits`` spends most of its time waiting and takes none, so that the processors are not idle
-meanwhile. One marked ``alone`` measures time or loads the machine: while it runs, no other worker runs a test.
+With ``-n auto`` there is a seat more than there are processors, because an ordinary test waits as well, for a database
+or a browser, and one worker more than seats. An ordinary test takes a seat. One marked ``waits`` spends most of its
+time waiting and takes none, so that the processors are not idle meanwhile. One marked ``alone`` measures time or loads
+the machine: while it runs, no other worker runs a test.
 
 Each worker holds a lock on a common file while it runs a test, shared for an ordinary one and exclusive for one that is
 to be alone. Who waits for the exclusive lock stands in a gate that all have to pass, so that it comes to its turn.
@@ -64,7 +65,7 @@ class Turns:
 
 _turns = pytest.StashKey[Turns]()
 _folder = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
-_processors = pytest.StashKey[int]()
+_seats = pytest.StashKey[int]()
 
 
 class _Conductor:
@@ -75,14 +76,15 @@ class _Conductor:
         config: pytest.Config = node.config  # type: ignore[attr-defined]
         if _folder not in config.stash:
             config.stash[_folder] = tempfile.TemporaryDirectory(prefix="arka-turns-")
-        seats = config.stash.get(_processors, config.option.numprocesses)
+        seats = config.stash.get(_seats, config.option.numprocesses)
         node.workerinput.update(turns=config.stash[_folder].name, seats=seats)  # type: ignore[attr-defined]
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    config.stash[_processors] = yield
-    return config.stash[_processors] + 1
+    processors = yield
+    config.stash[_seats] = processors + 1
+    return processors + 2
 
 
 def pytest_configure(config: pytest.Config) -> None:
