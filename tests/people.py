@@ -26,7 +26,7 @@ from services.actor import Actor
 from services.parts import parts
 from services.permissions import Role
 from services.secret import Secret
-from tests import statements, tables
+from tests import api_shapes, statements, tables
 from tests.neighbours.storage import KINDS
 
 PASSWORD = "correct horse battery staple"
@@ -56,10 +56,12 @@ class SeparateClient(FlaskClient):
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
         try:
-            return contextvars.Context().run(super().open, *args, **kwargs)
+            response = contextvars.Context().run(super().open, *args, **kwargs)
         finally:
             # What the test reads next is what the request has committed.
             db.session.rollback()
+        api_shapes.check(self.application, response)
+        return response
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ from blueprints.v1 import (  # noqa: E402 - the files register their routes on b
     me,  # noqa: F401
     members,  # noqa: F401
     models,  # noqa: F401
+    openapi,  # noqa: F401
     providers,  # noqa: F401
     usage,  # noqa: F401
     verify,  # noqa: F401

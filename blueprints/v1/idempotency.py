@@ -12,7 +12,7 @@ from services.errors import InvalidRequest
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
-_LONGEST = 200
+LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def one_time(body: bytes) -> OneTime:
     given = request.headers.get(HEADER)
     if given is None:
         return OneTime(None, None)
-    if not 1 <= len(given) <= _LONGEST or not given.isprintable():
-        raise InvalidRequest(f"{HEADER} must have 1 to {_LONGEST} printable characters.", param=HEADER)
+    if not 1 <= len(given) <= LONGEST or not given.isprintable():
+        raise InvalidRequest(f"{HEADER} must have 1 to {LONGEST} printable characters.", param=HEADER)
     digest = hashlib.sha256(b"\n".join([request.method.encode(), request.path.encode(), body]))
     return OneTime(f"{current_call().key.key_id}:{given}", digest.digest())

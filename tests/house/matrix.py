@@ -55,6 +55,7 @@ PAGES: dict[str, str] = {
         POST /sign-out
         GET POST /sign-up
         GET /sign-up/sent
+        GET /v1/openapi.json
     """,
     ACCOUNT: """
         POST /account/app
@@ -244,16 +245,16 @@ def entries(app: Flask) -> Iterator[Entry]:
     known = declared()
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
         mark = getattr(app.view_functions[rule.endpoint], guards.MARK, None)
-        if rule.rule.startswith("/v1/") or mark is None:
+        if mark is None:
             continue
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield Entry(method, rule.rule, known.get((method, rule.rule)), mark)
 
 
 def endpoints(app: Flask) -> Iterator[tuple[str, str, str]]:
-    """Yield method, rule and needed scope of everything under ``/v1``."""
+    """Yield method, rule and needed scope of everything under ``/v1`` that asks for a key."""
     for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        if rule.rule.startswith("/v1/"):
+        if rule.rule.startswith("/v1/") and not hasattr(app.view_functions[rule.endpoint], guards.MARK):
             scope = getattr(app.view_functions[rule.endpoint], auth.MARK, None)
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 yield method, rule.rule, str(scope) if scope else ""
