@@ -42,7 +42,7 @@ class Gateway:
     patience_seconds: float = 30.0
 
 
-def portal(python: str, settings: dict[str, str], key: str, name: str = "portal") -> Gateway:
+def portal(python: str, name: str, settings: dict[str, str], key: str) -> Gateway:
     """The portal as ``flask serve`` starts it."""
 
     def command(place: Place) -> tuple[list[str], dict[str, str]]:

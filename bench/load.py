@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import resource
 import sys
 import time
@@ -205,7 +206,7 @@ async def _wait_for(callers: list[Caller], seconds: float, seen: Seen) -> None:
 
 
 def _quantile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1000 if values else 0.0
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1000 if values else math.nan
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -44,7 +45,7 @@ class Program:
                     return
             except urllib.error.HTTPError:
                 return
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 time.sleep(0.01)
         raise Failed(f"nothing answers at {url}")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
+import math
 import os
 import resource
 import subprocess
@@ -17,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,10 @@ def main() -> None:
         provider = Program(command, environment, ROOT, bench.folder / "provider.log", bench.other_cores)
         with running(provider):
             provider.wait_until_up(f"http://127.0.0.1:{bench.provider_port}/stats", 10)
-            ok = _measure_all(bench, provider, arguments)
+            try:
+                ok = _measure_all(bench, provider, arguments)
+            except Failed as error:
+                sys.exit(str(error))
     sys.exit(0 if ok else 1)
 
 
@@ -130,27 +135,38 @@ def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace)
     rows = _rounds(bench, provider, contenders, notes)
     without_key = _stats(bench)["without_key"]
     print("the gates ...", file=sys.stderr, flush=True)
-    held = [gate for portal in portals for gate in _gates_of(bench, portal)]
+    measured = {row.name for row in rows}
+    able = [portal for portal in portals if portal.gateway.name in measured]
+    held = [gate for portal in able for gate in _gates_of(bench, portal)]
     held += _gates_of_all(bench, without_key, rows)
     print(table.text(rows, held, notes))
-    return len(rows) >= 2 and all(ok for _, _, ok in held)
+    return len(rows) >= 2 and able == portals and all(ok for _, _, ok in held)
 
 
 def _rounds(bench: Bench, provider: Program, contenders: list[Gateway], notes: list[str]) -> list[table.Row]:
     """Return the row of each gateway that starts. All are up at once, and each point asks them one after the other: a
     machine is not the same from one minute to the next, and what disturbs it should meet all alike."""
-    rows = {gateway.name: table.Row(gateway.name, [{} for _ in range(bench.rounds)]) for gateway in contenders}
     with _all_started(bench, contenders, notes, workers=1, cores=bench.gateway_cores) as up:
+        rows = {
+            each.gateway.name: table.Row(each.gateway.name, [{} for _ in range(bench.rounds)], each.start_s)
+            for each in up
+        }
         _measure_calls(bench, provider, up, rows)
         able = [each.gateway for each in up]
     with _all_started(bench, able, notes, workers=len(bench.all_cores), cores=bench.all_cores) as up:
+        for each in up:
+            # Not held on one core, as nobody starts it.
+            row = rows[each.gateway.name]
+            row.start_s = min(row.start_s, each.start_s)
         for number, each in _in_turn(bench, up):
             one = rows[each.gateway.name].rounds[number]
-            # Not held on one core, as nobody starts it.
-            one["start_s"] = min(one["start_s"], each.start_s)
             seconds = bench.events * PAUSE_SECONDS
             one["streams"] = _load(bench, each, mode="streams", number=bench.streams, seconds=seconds)
         return [rows[each.gateway.name] for each in up]
+
+
+def _row(bench: Bench, each: Started) -> table.Row:
+    return table.Row(each.gateway.name, [{} for _ in range(bench.rounds)], each.start_s)
 
 
 def _measure_calls(bench: Bench, provider: Program, up: list[Started], rows: dict[str, table.Row]) -> None:
@@ -159,7 +175,6 @@ def _measure_calls(bench: Bench, provider: Program, up: list[Started], rows: dic
     for point, mode, size in (("c16", "closed", 16), ("rate", "rate", bench.rate), ("c64", "closed", 64)):
         for number, each in _in_turn(bench, up):
             one = rows[each.gateway.name].rounds[number]
-            one["start_s"] = each.start_s
             one[point] = _load(bench, each, mode=mode, number=size, seconds=bench.seconds)
             if point == "rate":
                 one["direct"] = _load_provider(bench, provider)
@@ -195,7 +210,7 @@ def _started(bench: Bench, gateway: Gateway, *, workers: int, cores: set[int]) -
     place = Place(free_port(), workers, bench.provider_url, bench.folder)
     command, environment = gateway.command(place)
     began = time.monotonic()
-    log = bench.folder / (gateway.name.split()[0] + ".log")
+    log = bench.folder / f"{gateway.name}.log"
     program = Program(command, environment, ROOT, log, cores)
     with running(program):
         program.wait_until_up(f"http://127.0.0.1:{place.port}{gateway.path_up}", gateway.patience_seconds)
@@ -213,7 +228,7 @@ def _first_answer(headers: dict[str, str], port: int) -> None:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 answer.read()
                 return
-        except OSError:
+        except (OSError, http.client.HTTPException):
             time.sleep(0.05)
     raise Failed("it does not answer a call")
 
@@ -224,24 +239,35 @@ def _load_provider(bench: Bench, provider: Program) -> dict[str, Any]:
     return _load(bench, itself, mode="rate", number=bench.rate, seconds=bench.seconds)
 
 
+def _output_and_memory(generator: subprocess.Popen[str], program: Program) -> tuple[str, float]:
+    """Wait for what the generator prints, and look meanwhile how many MiB the program takes at most."""
+    most = 0.0
+    try:
+        while True:
+            try:
+                output, _ = generator.communicate(timeout=0.5)
+                return output, most
+            except subprocess.TimeoutExpired:
+                most = max(most, program.memory_mib())
+    except BaseException:
+        generator.kill()
+        raise
+
+
 def _load(bench: Bench, asked: Server, **order: Any) -> dict[str, Any]:
     body = json.loads(gates.BODY) | ({"stream": True} if order["mode"] == "streams" else {})
     told = json.dumps({**order, "port": asked.port, "headers": asked.headers, "body": json.dumps(body)})
     program = asked.program
     before = program.cpu_seconds()
-    generator = subprocess.Popen([sys.executable, str(HERE / "load.py"), told], stdout=subprocess.PIPE, text=True)
-    os.sched_setaffinity(generator.pid, bench.other_cores)
-    most = 0.0
-    while True:
-        try:
-            output, _ = generator.communicate(timeout=0.5)
-            break
-        except subprocess.TimeoutExpired:
-            most = max(most, program.memory_mib())
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "load.py"), told], stdout=subprocess.PIPE, text=True
+    ) as generator:
+        os.sched_setaffinity(generator.pid, bench.other_cores)
+        output, most = _output_and_memory(generator, program)
     seen: dict[str, Any] = json.loads(output)
     cpu = program.cpu_seconds() - before
     count = seen["events"] if order["mode"] == "streams" else seen["good"] + seen["refused"]
-    return {**seen, "cpu_ms": 1000 * cpu / count if count else 0.0, "memory_mib": max(most, program.memory_mib())}
+    return {**seen, "cpu_ms": 1000 * cpu / count if count else math.nan, "memory_mib": max(most, program.memory_mib())}
 
 
 def _gates_of(bench: Bench, portal: Portal) -> list[table.Gate]:
@@ -284,8 +310,7 @@ def _portal(bench: Bench, title: str, folder: str, **more: str) -> Portal:
         **more,
     }
     keys = json.loads(_told_by(bench, "prepare.py", settings))
-    gateway = gateways.portal(bench.python, settings, keys["load"]["secret"])
-    return Portal(replace(gateway, name=title), settings, keys)
+    return Portal(gateways.portal(bench.python, title, settings, keys["load"]["secret"]), settings, keys)
 
 
 def _told_by(bench: Bench, script: str, settings: dict[str, str], *arguments: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -14,10 +15,14 @@ Gate = tuple[str, str, bool]
 
 @dataclass
 class Row:
-    """What was measured of one gateway, round by round. Those of one number were measured side by side."""
+    """What was measured of one gateway, round by round. Those of one number were measured side by side.
+
+    ``start_s`` is how long it took to start, the quickest of its starts.
+    """
 
     name: str
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[Round]
+    start_s: float = 0.0
 
 
 def added(quantile: str) -> Figure:
@@ -42,7 +47,6 @@ FIGURES: tuple[tuple[str, Figure, int], ...] = (
     ("first event p50 ms", lambda one: one["streams"]["first_p50_ms"], 1),
     ("first event p99 ms", lambda one: one["streams"]["first_p99_ms"], 1),
     ("CPU ms per event", lambda one: one["streams"]["cpu_ms"], 3),
-    ("seconds from start to first answer", lambda one: one["start_s"], 2),
 )
 
 
@@ -54,9 +58,12 @@ def text(rows: list[Row], gates: list[Gate], notes: list[str]) -> str:
     lines = ["", "| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for title, figure, digits in FIGURES:
         pick = WORST.get(title, median)
-        own = [_told(pick([figure(one) for one in row.rounds]), digits) for row in rows]
+        own = [_told(pick, [figure(one) for one in row.rounds], digits) for row in rows]
         ratios = [_ratio(figure, portal, row) for row in others] if portal is not None else []
         lines.append("| " + " | ".join([title, *own, *ratios]) + " |")
+    starts = [f"{row.start_s:.2f}" for row in rows]
+    starts += [f"{portal.start_s / row.start_s:.2f}" for row in others] if portal is not None else []
+    lines.append("| " + " | ".join(["seconds from start to first answer", *starts]) + " |")
     lines += ["", "| gate | found | |", "| --- | ---: | --- |"]
     lines += [f"| {title} | {found} | {'held' if held else 'FAILED'} |" for title, found, held in gates]
     points = [one[point] for row in rows for one in row.rounds for point in ("c16", "c64")]
@@ -68,14 +75,14 @@ def text(rows: list[Row], gates: list[Gate], notes: list[str]) -> str:
     return "\n".join([*lines, *notes])
 
 
-def _told(value: float, digits: int) -> str:
-    # Nothing takes no time at all: it was not seen.
-    return f"{value:,.{digits}f}" if value else "-"
+def _told(pick: Callable[[list[float]], float], values: list[float], digits: int) -> str:
+    # What did not answer took no time: it was not seen.
+    return "-" if isnan(sum(values)) else f"{pick(values):,.{digits}f}"
 
 
 def _ratio(figure: Figure, one: Row, other: Row) -> str:
-    """Return the middle of the ratios of each round."""
+    """Return the middle of the ratios of each round, a dash unless every round has one."""
     pairs = [(figure(a), figure(b)) for a, b in zip(one.rounds, other.rounds, strict=True)]
     # A machine that is busy with something else may answer sooner through a gateway, which is no ratio.
     ratios = [a / b for a, b in pairs if a > 0 and b > 0]
-    return f"{median(ratios):.2f}" if ratios else "-"
+    return f"{median(ratios):.2f}" if len(ratios) == len(pairs) else "-"
