@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 LABEL_LENGTH = 60
-_LONGEST_KEY = 500
+LONGEST_KEY = 500
 _RETRY_SECONDS = 5
 _log = structlog.get_logger("provider_keys")
 
@@ -354,7 +354,7 @@ def _check_input(key: Secret, label: str | None) -> None:
 def _key_fault(value: str) -> str | None:
     if not value:
         return "Paste a key first."
-    if len(value) > _LONGEST_KEY or not value.isascii() or not value.isprintable() or " " in value:
+    if len(value) > LONGEST_KEY or not value.isascii() or not value.isprintable() or " " in value:
         return "This is not a provider key. Check that you copied exactly the key"
     return None
 

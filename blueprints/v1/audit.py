@@ -21,7 +21,7 @@ from services.errors import InvalidRequest
 from services.permissions import Scope
 
 _FILTERS = ("actor", "action", "object", "from", "to")
-_LONGEST = 100
+LONGEST = 100
 _MOST_DIGITS = 9
 
 
@@ -68,7 +68,7 @@ def _name(event: AuditEvent, private: bool) -> str | None:
 
 
 def _wanted() -> Wanted:
-    actor, action, object_id = asked.texts(("actor", "action", "object"), _LONGEST)
+    actor, action, object_id = asked.texts(("actor", "action", "object"), LONGEST)
     since, until = asked.moment("from"), asked.moment("to")
     if since and until and since >= until:
         raise InvalidRequest("'from' must be before 'to'.", param="from")

@@ -13,7 +13,8 @@ from blueprints.v1.objects import empty_response
 from services.errors import InvalidRequest
 
 # RFC 6749, section 3.3: what a scope is written with.
-_SCOPE = re.compile(r"[!#-\[\]-~]{1,60}")
+SCOPE_PATTERN = r"[!#-\[\]-~]{1,60}"
+_SCOPE = re.compile(SCOPE_PATTERN)
 
 
 def _asked_scope() -> str | None:

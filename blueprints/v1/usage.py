@@ -21,13 +21,13 @@ from services import keys, usage
 from services.errors import InvalidRequest, NotFound
 from services.money import as_usd
 from services.permissions import Scope
-from services.usage import DAY, HOUR, PLAYGROUND, Figures, Period, Wanted
+from services.usage import DAY, HOUR, OTHERS, PLAYGROUND, Figures, Period, Wanted
 
 GROUPS = ("day", "hour", "key", "model", "provider")
 USUAL_DAYS = 30
 MOST_DAYS, MOST_HOURS = 366, 31 * 24
 _FILTERS = ("from", "to", "key", "model", "provider")
-_LONGEST = 200
+LONGEST = 200
 _MOST_DIGITS = 18
 
 
@@ -92,7 +92,8 @@ def _figures(figures: Figures) -> dict[str, Any]:
 
 
 def _by_key(workspace: Workspace, by_key: dict[str | None, Figures]) -> list[dict[str, Any]]:
-    names = keys.names_of(workspace, [key_id for key_id in by_key if key_id])
+    # Keys beyond the most that are told one by one have a name of their own.
+    names = {OTHERS: OTHERS} | keys.names_of(workspace, [key_id for key_id in by_key if key_id])
     return [
         {"key": key_id or PLAYGROUND, "name": names.get(key_id or "", "Playground"), **_figures(figures)}
         for key_id, figures in _ordered(by_key)
@@ -143,7 +144,7 @@ def _usd(nano_usd: int | None) -> str | None:
 
 
 def _wanted() -> Wanted:
-    return Wanted(*asked.texts(("key", "model", "provider"), _LONGEST))
+    return Wanted(*asked.texts(("key", "model", "provider"), LONGEST))
 
 
 def _period(step: timedelta) -> Period:

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from models.base import now
-from services import keys
+from services import keys, usage
 from services.usage import PLAYGROUND
 from tests.calls import Owner, call, keep
 from tests.people import Person, bearer
@@ -50,6 +50,15 @@ def test_usage_needs_its_scope(client: FlaskClient, mint: Mint) -> None:
         answer = client.get(path, headers=header)
         assert (answer.status_code, answer.json["error"]["code"]) == (403, "insufficient_scope")
     assert client.get("/v1/usage").status_code == 401
+
+
+def test_keys_beyond_the_most_are_told_as_others_and_not_as_the_playground(
+    ask: Any, mint: Mint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "MOST_NAMES", 1)
+    keep([call(of_key(mint(name)), now() - timedelta(minutes=2)) for name in ("first", "second", "third")])
+    _, found = ask("/v1/usage?group_by=key")
+    assert [(part["key"], part["name"]) for part in found["data"] if part["key"][:4] != "key_"] == [("…", "…")]
 
 
 def test_figures_by_day_hour_and_name(ask: Any, alice: Person, mint: Mint) -> None:

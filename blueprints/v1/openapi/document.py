@@ -6,6 +6,7 @@ https://spec.openapis.org/oas/v3.1.1.html
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Flask
@@ -14,7 +15,7 @@ from werkzeug.routing import Rule
 from blueprints.v1.auth import ASKED_SCOPE, MARK, NO_SCOPE
 from blueprints.v1.idempotency import HEADER, LONGEST, REPLAYED
 from blueprints.v1.openapi.operations import OPERATIONS, Operation, Parameter
-from blueprints.v1.openapi.schemas import FLAG, SCHEMAS, TEXT, WHOLE, Schema, ref
+from blueprints.v1.openapi.schemas import FLAG, SCHEMAS, TEXT, WHOLE, Schema, ref, text
 from services.version import VERSION
 
 _ROOT = "/v1"
@@ -33,8 +34,18 @@ _HEADERS: dict[str, tuple[Schema, str]] = {
     "RateLimit": (TEXT, "The tighter one"),
     "Retry-After": (WHOLE, "Seconds until the request may be sent again"),
     REPLAYED: (FLAG, "true when the same request was carried out before"),
+    "WWW-Authenticate": (TEXT, "What is needed, as in RFC 6750; with 401 and 403"),
+    "X-Arka-Provider": (TEXT, "The provider that the call went to"),
+    "X-Arka-Model": (TEXT, "The model that the call went to"),
+    "X-Arka-Route-Reason": (TEXT, "Why, when ARKAbrain has chosen"),
+    "X-Arka-Key-Id": (TEXT, "The key"),
+    "X-Arka-Key-Name": (TEXT, "Its name, percent-encoded"),
+    "X-Arka-Workspace": (TEXT, "Its workspace"),
+    "X-Arka-Scopes": (TEXT, "Its scopes, with spaces between them"),
+    "X-Arka-Environment": (TEXT, "live or test"),
 }
-_ALWAYS = (
+_MEANINGS = {200: "Done", 201: "Made", 202: "Queued", 204: "Yes; headers tell whose key it is"}
+ALWAYS = (
     "X-Request-Id",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
@@ -52,14 +63,11 @@ def described(rule: Rule) -> str:
 def document(app: Flask) -> dict[str, Any]:
     """Return the whole description. Raises KeyError for a route that nobody has described."""
     paths: dict[str, dict[str, Any]] = {}
-    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
-        scope = getattr(app.view_functions[rule.endpoint], MARK, None)
-        if not rule.rule.startswith(f"{_ROOT}/") or scope is None:
-            continue
+    for method, rule in _routes(app):
         path = described(rule)
-        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            told = _operation(method, path, OPERATIONS[f"{method} {path}"], scope)
-            paths.setdefault(path.removeprefix(_ROOT), {})[method.lower()] = told
+        scope = getattr(app.view_functions[rule.endpoint], MARK)
+        told = _operation(path, OPERATIONS[f"{method} {path}"], scope)
+        paths.setdefault(path.removeprefix(_ROOT), {})[method.lower()] = told
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,24 +89,27 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
-def _operation(method: str, path: str, one: Operation, scope: str) -> dict[str, Any]:
+def _routes(app: Flask) -> Iterator[tuple[str, Rule]]:
+    """Yield method and route of everything under ``/v1`` that asks for a key."""
+    for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule):
+        if rule.rule.startswith(f"{_ROOT}/") and hasattr(app.view_functions[rule.endpoint], MARK):
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield method, rule
+
+
+def _operation(path: str, one: Operation, scope: str) -> dict[str, Any]:
     told: dict[str, Any] = {
-        "operationId": _name(method, path),
+        "operationId": one.name,
         "summary": one.summary,
         "description": _need(scope),
         "tags": [one.tag],
         "parameters": _parameters(path, one),
-        "responses": {str(status): _answer(one, name) for status, name in sorted(one.answers.items())},
+        "responses": {str(status): _answer(one, status) for status in sorted(one.answers)},
     }
     told["responses"] |= {"4XX": _refusal("The request is refused"), "5XX": _refusal("The portal or a provider failed")}
     if one.takes is not None:
         told["requestBody"] = {"required": True, "content": {_JSON: {"schema": ref(one.takes)}}}
     return told
-
-
-def _name(method: str, path: str) -> str:
-    words = re.findall(r"[a-z]+", path.removeprefix(_ROOT))
-    return method.lower() + "".join(word.capitalize() for word in words)
 
 
 def _need(scope: str) -> str:
@@ -112,9 +123,12 @@ def _parameters(path: str, one: Operation) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": {**TEXT, "minLength": 1}}
         for name in re.findall(r"\{(\w+)\}", path)
     ]
-    header = {"name": HEADER, "in": "header", "schema": {**TEXT, "minLength": 1, "maxLength": LONGEST}}
-    header["description"] = "A text of your own; the same request is not carried out twice"
-    return [*places, *map(_in_query, one.query), *([header] if one.once else [])]
+    once = {"name": HEADER, "in": "header", "schema": text(LONGEST, 1)}
+    once["description"] = "A text of your own; the same request is not carried out twice"
+    passed_on = [
+        {"name": name, "in": "header", "schema": TEXT, "description": "Goes on to the provider"} for name in one.reads
+    ]
+    return [*places, *map(_in_query, one.query), *passed_on, *([once] if one.once else [])]
 
 
 def _in_query(parameter: Parameter) -> dict[str, Any]:
@@ -126,9 +140,10 @@ def _in_query(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _answer(one: Operation, name: str | None) -> dict[str, Any]:
-    headers = [*_ALWAYS, *([REPLAYED] if one.once else [])]
-    told: dict[str, Any] = {"description": one.summary, "headers": _headers(headers)}
+def _answer(one: Operation, status: int) -> dict[str, Any]:
+    told: dict[str, Any] = {"description": _meaning(one, status)}
+    told["headers"] = _headers([*ALWAYS, *one.tells, *([REPLAYED] if one.once else [])])
+    name = one.answers[status]
     if name is not None:
         told["content"] = {_JSON: {"schema": ref(name)}}
         if one.streams:
@@ -136,10 +151,16 @@ def _answer(one: Operation, name: str | None) -> dict[str, Any]:
     return told
 
 
+def _meaning(one: Operation, status: int) -> str:
+    if one.once and status != max(one.answers):
+        return "The same request was carried out before: what it made, as it is now"
+    return _MEANINGS[status]
+
+
 def _refusal(description: str) -> dict[str, Any]:
     return {
         "description": description,
-        "headers": _headers(["X-Request-Id", "Retry-After"]),
+        "headers": _headers([*ALWAYS, "Retry-After", "WWW-Authenticate"]),
         "content": {_JSON: {"schema": ref("Error")}},
     }
 

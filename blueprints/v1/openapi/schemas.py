@@ -1,6 +1,7 @@
 """The shapes of what is sent and answered under ``/v1``, as JSON Schema.
 
-An object that we answer holds all its fields always, and may get new ones; one that is sent to us may hold no others.
+An object that we answer holds all its fields always, and may get new ones; one that is sent to us may hold no others,
+except where it goes on to a provider. What only the portal can judge, such as the plan's limits, is not told here.
 https://spec.openapis.org/oas/v3.1.1.html#schema-object
 """
 
@@ -10,8 +11,9 @@ from typing import Any
 
 from blueprints.v1.usage import GROUPS
 from blueprints.v1.verify import MOST_COST
-from services import rotation, webhooks
+from services import keys, money, provider_keys, restrictions, rotation, webhooks
 from services.events import KINDS
+from services.outbound import URL_LENGTH
 from services.permissions import PRESETS, Role
 
 Schema = dict[str, Any]
@@ -63,14 +65,24 @@ def deleted(kind: str, /, **more: Schema) -> Schema:
     return answered(kind, id=TEXT, **more, deleted={"type": "boolean", "const": True})
 
 
-_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 60}
-_LIMIT: Schema = {"type": "integer", "minimum": 1}
-_AMOUNT: Schema = {"type": ["string", "number", "null"], "description": "US dollars, such as 12.50; null lifts it"}
+def text(longest: int, least: int = 0) -> Schema:
+    return {"type": "string", "minLength": least, "maxLength": longest}
+
+
+_NAME = text(keys.NAME_LENGTH, 1)
+_ENTRIES: Schema = {**WORDS, "maxItems": restrictions.MOST_ENTRIES}
+_RATE: Schema = {"type": "integer", "minimum": 1, "maximum": restrictions.MOST_REQUESTS_PER_MINUTE}
+_AMOUNT: Schema = {
+    "type": ["string", "number", "null"],
+    "minimum": 0,
+    "maximum": money.MOST_USD,
+    "description": "US dollars with at most nine decimals, such as 12.50; null or an empty text lifts the limit",
+}
 _SENT_RESTRICTIONS = sent(
-    models=or_null(WORDS),
-    networks=or_null({**WORDS, "description": "Addresses or networks, such as 203.0.113.0/24"}),
-    origins=or_null({**WORDS, "description": "Origins of a publishable key, such as https://shop.example"}),
-    requests_per_minute=or_null(_LIMIT),
+    models=or_null(_ENTRIES),
+    networks=or_null({**_ENTRIES, "description": "Addresses or networks, such as 203.0.113.0/24"}),
+    origins=or_null({**_ENTRIES, "description": "Origins of a publishable key, such as https://shop.example"}),
+    requests_per_minute=or_null({**_RATE, "description": "At most what the plan gives"}),
     daily_limit_usd=_AMOUNT,
     monthly_limit_usd=_AMOUNT,
     allow_unknown_price=or_null(FLAG),
@@ -94,7 +106,7 @@ _KEY = answered(
     disabled_at=or_null(MOMENT),
     last_used=or_null(answered(at=MOMENT, address=or_null(TEXT), client=or_null(TEXT))),
     restrictions=ref("Restrictions"),
-    rotation=or_null(answered(previous_masked=TEXT, previous_ends_at=or_null(MOMENT))),
+    rotation=or_null(answered(previous_masked=TEXT, previous_ends_at=MOMENT)),
     due_for_rotation=FLAG,
 )
 _WEBHOOK = answered(
@@ -129,18 +141,18 @@ _PERIOD: dict[str, Schema] = {
     "to": MOMENT,
     "filter": answered(key=or_null(TEXT), model=or_null(TEXT), provider=or_null(TEXT)),
 }
-# Which of these an object has is what was asked to be grouped by.
-_USAGE_PART = answered(**_FIGURES)
-_USAGE_PART["properties"] |= {
-    "day": {"type": "string", "format": "date"},
-    "hour": MOMENT,
-    "key": TEXT,
-    "name": {"type": "string", "description": "The name of the key"},
-    "model": or_null(TEXT),
-    "provider": or_null(TEXT),
+# Their names come first, beside the figures.
+_USAGE_PARTS: dict[str, dict[str, Schema]] = {
+    "day": {"day": {"type": "string", "format": "date"}},
+    "hour": {"hour": MOMENT},
+    "key": {"key": {**TEXT, "description": "An id, or playground"}, "name": TEXT},
+    "model": {"model": or_null(TEXT)},
+    "provider": {"provider": or_null(TEXT)},
 }
 _WEBHOOK_EVENTS: Schema = {"type": "array", "items": one_of(KINDS), "description": "Empty: all"}
 _OPENAI: Schema = {"type": "object", "description": "As OpenAI's API defines it", "additionalProperties": True}
+_URL = {**text(URL_LENGTH, 1), "description": "An address that begins with https://"}
+_DESCRIPTION = or_null(text(webhooks.DESCRIPTION_LENGTH))
 
 
 def _with(schema: Schema, /, **more: Schema) -> Schema:
@@ -178,18 +190,25 @@ SCHEMAS: dict[str, Schema] = {
     "MintedKey": _with(_KEY, key=or_null({**TEXT, "description": "The secret, told once; null when told before"})),
     "KeyPage": page_of("Key"),
     "DeletedKey": deleted("key"),
-    "NewKey": sent(
-        "name",
-        "kind",
-        "environment",
-        name=_NAME,
-        kind=one_of(KEY_KINDS),
-        environment=one_of(ENVIRONMENTS),
-        scopes=or_null({**WORDS, "description": "These or a preset, one of the two"}),
-        preset=or_null(one_of(PRESETS)),
-        expires_at=or_null(MOMENT),
-        restrictions=or_null(_SENT_RESTRICTIONS),
-    ),
+    "NewKey": {
+        **sent(
+            "name",
+            "kind",
+            "environment",
+            name=_NAME,
+            kind=one_of(KEY_KINDS),
+            environment=one_of(ENVIRONMENTS),
+            scopes=or_null({**WORDS, "minItems": 1}),
+            preset=or_null(one_of(PRESETS)),
+            expires_at=or_null(MOMENT),
+            restrictions=or_null(_SENT_RESTRICTIONS),
+        ),
+        "description": "Give scopes or a preset, one of the two",
+        "oneOf": [
+            {"required": ["scopes"], "properties": {"scopes": WORDS, "preset": {"type": "null"}}},
+            {"required": ["preset"], "properties": {"preset": TEXT, "scopes": {"type": "null"}}},
+        ],
+    },
     "KeyChanges": sent(name=_NAME, expires_at=or_null(MOMENT), restrictions=or_null(_SENT_RESTRICTIONS)),
     "KeyRotation": sent(
         "overlap",
@@ -249,8 +268,8 @@ SCHEMAS: dict[str, Schema] = {
     "DeletedProviderKey": deleted("provider_key", provider=TEXT),
     "NewProviderKey": sent(
         "key",
-        key={"type": "string", "minLength": 1},
-        label=or_null({"type": "string", "maxLength": 60}),
+        key=text(provider_keys.LONGEST_KEY, 1),
+        label=or_null(text(provider_keys.LABEL_LENGTH)),
         verify=or_null({**FLAG, "default": True, "description": "Whether the provider is asked about it first"}),
     ),
     "Usage": answered(
@@ -260,7 +279,7 @@ SCHEMAS: dict[str, Schema] = {
         total=answered(**_FIGURES),
         data={"type": "array", "items": ref("UsagePart")},
     ),
-    "UsagePart": _USAGE_PART,
+    "UsagePart": {"anyOf": [answered(**names, **_FIGURES) for names in _USAGE_PARTS.values()]},
     "Call": answered(
         request_id=TEXT,
         started_at=MOMENT,
@@ -341,12 +360,10 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "WebhookPage": page_of("Webhook"),
     "DeletedWebhook": deleted("webhook"),
-    "NewWebhook": sent(
-        "url", url={"type": "string", "minLength": 1}, description=or_null(TEXT), events=or_null(_WEBHOOK_EVENTS)
-    ),
+    "NewWebhook": sent("url", url=_URL, description=_DESCRIPTION, events=or_null(_WEBHOOK_EVENTS)),
     "WebhookChanges": sent(
-        url={"type": "string", "minLength": 1},
-        description=or_null(TEXT),
+        url=_URL,
+        description=_DESCRIPTION,
         events=or_null(_WEBHOOK_EVENTS),
         disabled=or_null(FLAG),
     ),
@@ -372,15 +389,16 @@ SCHEMAS: dict[str, Schema] = {
     "ModelList": answered("list", data={"type": "array", "items": ref("Model")}),
     "OpenAiRequest": {
         **_OPENAI,
+        "description": "As OpenAI's API defines it; nothing is answered in the background",
         "properties": {"model": {"type": "string", "minLength": 1}, "stream": or_null(FLAG)},
         "required": ["model"],
     },
     "OpenAiAnswer": _OPENAI,
     "Prompt": {
         "type": "object",
-        "description": "Other fields go into the chat as they are",
+        "description": "Other fields but messages and stream go into the chat as they are",
         "properties": {
-            "prompt": {"type": "string", "minLength": 1},
+            "prompt": {"type": "string", "pattern": r"\S"},
             "model": {"type": "string", "minLength": 1, "default": "arkabrain"},
         },
         "required": ["prompt"],
