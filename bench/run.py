@@ -137,7 +137,7 @@ def _measure_all(bench: Bench, provider: Program, arguments: argparse.Namespace)
     print("the gates ...", file=sys.stderr, flush=True)
     measured = {row.name for row in rows}
     able = [portal for portal in portals if portal.gateway.name in measured]
-    held = [gate for portal in able for gate in _gates_of(bench, portal)]
+    held = [gate for portal in able for gate in _gates_or_failure(bench, portal)]
     held += _gates_of_all(bench, without_key, rows)
     print(table.text(rows, held, notes))
     return len(rows) >= 2 and able == portals and all(ok for _, _, ok in held)
@@ -147,10 +147,7 @@ def _rounds(bench: Bench, provider: Program, contenders: list[Gateway], notes: l
     """Return the row of each gateway that starts. All are up at once, and each point asks them one after the other: a
     machine is not the same from one minute to the next, and what disturbs it should meet all alike."""
     with _all_started(bench, contenders, notes, workers=1, cores=bench.gateway_cores) as up:
-        rows = {
-            each.gateway.name: table.Row(each.gateway.name, [{} for _ in range(bench.rounds)], each.start_s)
-            for each in up
-        }
+        rows = {each.gateway.name: _row(bench, each) for each in up}
         _measure_calls(bench, provider, up, rows)
         able = [each.gateway for each in up]
     with _all_started(bench, able, notes, workers=len(bench.all_cores), cores=bench.all_cores) as up:
@@ -264,10 +261,20 @@ def _load(bench: Bench, asked: Server, **order: Any) -> dict[str, Any]:
     ) as generator:
         os.sched_setaffinity(generator.pid, bench.other_cores)
         output, most = _output_and_memory(generator, program)
+    if generator.returncode != 0:
+        raise Failed(f"what listens at port {asked.port} takes no connection any more")
     seen: dict[str, Any] = json.loads(output)
     cpu = program.cpu_seconds() - before
     count = seen["events"] if order["mode"] == "streams" else seen["good"] + seen["refused"]
     return {**seen, "cpu_ms": 1000 * cpu / count if count else math.nan, "memory_mib": max(most, program.memory_mib())}
+
+
+def _gates_or_failure(bench: Bench, portal: Portal) -> list[table.Gate]:
+    """Return the gates of one portal, or that it did not come so far: the figures are to be printed still."""
+    try:
+        return _gates_of(bench, portal)
+    except Failed as error:
+        return [(f"{portal.gateway.name}: runs for the gates", str(error), False)]
 
 
 def _gates_of(bench: Bench, portal: Portal) -> list[table.Gate]:
