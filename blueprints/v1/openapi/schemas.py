@@ -15,6 +15,7 @@ from services import keys, money, provider_keys, restrictions, rotation, webhook
 from services.events import KINDS
 from services.outbound import URL_LENGTH
 from services.permissions import PRESETS, Role
+from services.usage import MOST_NAMES
 
 Schema = dict[str, Any]
 
@@ -141,14 +142,14 @@ _PERIOD: dict[str, Schema] = {
     "to": MOMENT,
     "filter": answered(key=or_null(TEXT), model=or_null(TEXT), provider=or_null(TEXT)),
 }
-# Their names come first, beside the figures.
-_USAGE_PARTS: dict[str, dict[str, Schema]] = {
-    "day": {"day": {"type": "string", "format": "date"}},
-    "hour": {"hour": MOMENT},
-    "key": {"key": {**TEXT, "description": "An id, or playground"}, "name": TEXT},
-    "model": {"model": or_null(TEXT)},
-    "provider": {"provider": or_null(TEXT)},
-}
+# What a part of the usage is named by, for each way to group the calls.
+_USAGE_PARTS: tuple[dict[str, Schema], ...] = (
+    {"day": {"type": "string", "format": "date"}},
+    {"hour": MOMENT},
+    {"key": {**TEXT, "description": f"An id, playground, or … for all beyond {MOST_NAMES}"}, "name": TEXT},
+    {"model": or_null(TEXT)},
+    {"provider": or_null(TEXT)},
+)
 _WEBHOOK_EVENTS: Schema = {"type": "array", "items": one_of(KINDS), "description": "Empty: all"}
 _OPENAI: Schema = {"type": "object", "description": "As OpenAI's API defines it", "additionalProperties": True}
 _URL = {**text(URL_LENGTH, 1), "description": "An address that begins with https://"}
@@ -279,7 +280,7 @@ SCHEMAS: dict[str, Schema] = {
         total=answered(**_FIGURES),
         data={"type": "array", "items": ref("UsagePart")},
     ),
-    "UsagePart": {"anyOf": [answered(**names, **_FIGURES) for names in _USAGE_PARTS.values()]},
+    "UsagePart": {"anyOf": [answered(**names, **_FIGURES) for names in _USAGE_PARTS]},
     "Call": answered(
         request_id=TEXT,
         started_at=MOMENT,
