@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from sqlalchemy import and_, or_, select
 
 from extensions import db
@@ -14,6 +16,7 @@ from services.provider_keys import CANNOT_DECRYPT, INVALID, NO_CREDIT, RESTRICTE
 KIND = "provider_key_state"
 _BAD = (INVALID, NO_CREDIT, CANNOT_DECRYPT)
 _GOOD = (VALID, RESTRICTED)
+_PAUSE = timedelta(hours=1)
 
 
 def look() -> None:
@@ -44,6 +47,18 @@ def _is_news(row: ProviderKey) -> bool:
     return told != row.state or (last is not None and last.created_at < row.updated_at)
 
 
+def _told_lately(row: ProviderKey, state: str) -> bool:
+    """Tell whether this was told of the key within the last hour, so that one that goes to and fro is no flood."""
+    query = select(Notice.id).where(
+        Notice.workspace_id == row.workspace_id,
+        Notice.kind == KIND,
+        Notice.subject_id == row.id,
+        Notice.occasion.startswith(f"{state}/", autoescape=True),
+        Notice.created_at > now() - _PAUSE,
+    )
+    return db.session.scalar(query.limit(1)) is not None
+
+
 def _tell(row_id: str) -> None:
     with transaction() as session:
         one_at_a_time(f"notice:{KIND}:{row_id}")
@@ -52,9 +67,9 @@ def _tell(row_id: str) -> None:
         if row is None or workspace is None or not _is_news(row):
             return
         state = row.state if row.state in _BAD else VALID
-        # A key that goes to and fro is told of once an hour.
-        if not notices.first_time(workspace.id, KIND, row.id, f"{state}/{now():%Y-%m-%dT%H}"):
+        if _told_lately(row, state):
             return
+        notices.first_time(workspace.id, KIND, row.id, f"{state}/{now():%Y-%m-%dT%H:%M:%S.%f}")
         title = provider_keys.title_of(row)
         data = {"provider_key": {"id": row.id, "name": title, "provider": row.provider, "state": row.state}}
         events.add(workspace.id, "provider_key.state_changed", data)

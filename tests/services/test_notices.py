@@ -273,11 +273,13 @@ def test_a_limit_is_reached_when_calls_no_longer_fit(alice: Person, mint: Mint) 
 # ---- Provider keys
 
 
-def test_a_provider_key_that_turns_bad_or_heals_is_told_once(app: Flask, alice: Person) -> None:
+@pytest.mark.parametrize("minute", [0, 59])
+def test_a_provider_key_that_turns_bad_or_heals_is_told_once(app: Flask, alice: Person, minute: int) -> None:
+    begin = (now() + timedelta(days=1)).replace(minute=minute, second=0)
     row = provider_keys.save(alice.workspace, "openai", Secret("sk-" + "a" * 30), actor=alice.actor, check=False)
 
     def be(state: str, hours: float) -> list[str]:
-        with time_machine.travel(now() + timedelta(hours=hours), tick=True):
+        with time_machine.travel(begin + timedelta(hours=hours), tick=True):
             with transaction() as session:
                 session.execute(
                     update(ProviderKey).where(ProviderKey.id == row.id).values(state=state, state_seen_at=now())
