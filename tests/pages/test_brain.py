@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 from services.gateway import brain_rules
 from services.parts import parts
 from tests.neighbours.fake_provider import FakeProvider
-from tests.pages.looks import assert_accessible, assert_no_sideways_scroll
+from tests.pages.looks import assert_looks_right
 from tests.pages.visitor import Visitor
 from tests.people import PASSWORD, Person
 
@@ -88,9 +88,7 @@ def test_no_provider_is_called(owner: Visitor, provider: FakeProvider) -> None:
     assert provider.requests == []
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_stands_in_the_way_of_assistive_technology(page: Page, site: str, alice: Person, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
+def test_axe_finds_nothing_and_the_page_does_not_scroll_sideways(page: Page, site: str, alice: Person) -> None:
     page.goto(f"{site}/sign-in")
     page.get_by_label("E-mail address").fill(alice.email)
     page.get_by_label("Password", exact=True).fill(PASSWORD)
@@ -99,5 +97,4 @@ def test_nothing_stands_in_the_way_of_assistive_technology(page: Page, site: str
     page.get_by_role("textbox", name="Prompt").fill(CODE)
     page.get_by_role("button", name="Show the choice").click()
     page.get_by_text("Coding", exact=True).click()
-    assert_accessible(page, "a choice")
-    assert_no_sideways_scroll(page, "a choice")
+    assert_looks_right(page, "a choice")
