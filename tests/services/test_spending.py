@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,13 @@ DEAD = "dead"
 
 Facts = Callable[..., KeyFacts]
 numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def noon() -> Iterator[None]:
+    """The middle of a day: no period ends while a test goes on."""
+    with time_machine.travel((now() + timedelta(days=1)).replace(hour=12), tick=True):
+        yield
 
 
 @pytest.fixture
