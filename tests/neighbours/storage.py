@@ -2,8 +2,8 @@
 
 - not set: tests that can differ run on SQLite and on PostgreSQL, the others on SQLite, as the portal comes;
 - ``postgresql``: every test runs on PostgreSQL, and counts limits in Valkey, as the portal does when it has grown;
-- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable, and pages
-  in a browser not: it finds nothing more there.
+- ``postgresql-rest``: of those, only the ones that have not run on PostgreSQL in a run without the variable, and none
+  marked ``looks``: how pages look does not depend on where their data came from.
 
 What is about the SQLite files themselves, or runs on them in any case, is marked ``embedded`` and left out of the
 last two.
@@ -32,6 +32,7 @@ _ON_BOTH = {"database_url", "one_database_url", "storage"}
 def pytest_configure(config: pytest.Config) -> None:
     if _WANTED not in ("", "postgresql", "postgresql-rest"):
         raise pytest.UsageError(f"{VARIABLE} is postgresql, postgresql-rest or not set")
+    config.addinivalue_line("markers", "looks: looks at pages in a browser, in many ways; once is enough")
     config.addinivalue_line("markers", "embedded: about SQLite, or always on it, so it runs on nothing else")
 
 
@@ -52,7 +53,7 @@ def _adds_nothing(item: pytest.Item) -> bool:
         return True
     if item.path.parent.name == "portal":
         return False
-    return "browser" in names or not names & {"app", "one_database_url"}
+    return item.get_closest_marker("looks") is not None or not names & {"app", "one_database_url"}
 
 
 @pytest.fixture(params=KINDS)

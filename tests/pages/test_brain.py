@@ -88,6 +88,7 @@ def test_no_provider_is_called(owner: Visitor, provider: FakeProvider) -> None:
     assert provider.requests == []
 
 
+@pytest.mark.looks
 def test_axe_finds_nothing_and_the_page_does_not_scroll_sideways(page: Page, site: str, alice: Person) -> None:
     page.goto(f"{site}/sign-in")
     page.get_by_label("E-mail address").fill(alice.email)

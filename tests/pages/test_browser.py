@@ -231,6 +231,7 @@ def note_costs(minted: Minted) -> None:
 
 
 # Every page, each in several looks.
+@pytest.mark.looks
 @pytest.mark.timeout(600)
 def test_axe_finds_nothing_and_no_page_scrolls_sideways(
     opened: Callable[..., Page], alice: Person, mint: Mint, use: Callable[..., None]

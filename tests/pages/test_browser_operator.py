@@ -117,6 +117,7 @@ def visits(customer: Page, operator: Page, alice: Person, mint: Mint) -> Iterato
     yield "downgrade", operator
 
 
+@pytest.mark.looks
 @pytest.mark.timeout(400)
 def test_axe_finds_nothing_and_no_page_scrolls_sideways(opened: Callable[..., Page], alice: Person, mint: Mint) -> None:
     for name, window in visits(opened(), opened(), alice, mint):

@@ -207,6 +207,7 @@ def visits(window: Page, person: Person, secret: str) -> Iterator[str]:
         yield "proof"
 
 
+@pytest.mark.looks
 def test_axe_finds_nothing_and_no_page_scrolls_sideways(window: Page, alice: Person) -> None:
     secret, _ = add_app(alice)
     add_authenticator(window)
