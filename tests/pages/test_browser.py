@@ -196,7 +196,7 @@ def visits(window: Page, alice: Person, mint: Mint, use: Callable[..., None]) ->
     workspaces.set_plan(alice.workspace, "starter", requests_per_minute=None, actor=alice.actor)
     window.goto("/keys")
     yield "paused"
-    # Words for moments are at their longest: an hour zone without a short name, minutes of two digits.
+    # Words for moments are at their longest: a time zone without a short name, minutes of two digits.
     with transaction() as session:
         session.execute(update(User).where(User.id == alice.user_id).values(time_zone="Asia/Kathmandu"))
     with time_machine.travel(now() + timedelta(minutes=23), tick=True):
