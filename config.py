@@ -248,6 +248,11 @@ def is_open_to_listeners(url: SplitResult) -> bool:
     return url.scheme == "http" and not _is_loopback(url.hostname or "")
 
 
+def is_every_address(host: str) -> bool:
+    """Tell whether a server that listens there does so on all addresses of its machine."""
+    return is_ip_address(host) and ipaddress.ip_address(host).is_unspecified
+
+
 def _is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback if is_ip_address(host) else host == "localhost"
 
@@ -303,7 +308,7 @@ class Settings:
         _http_url,
         None,
         "Address under which people reach the portal. With https, cookies become secure.",
-        shown="http://HOST:PORT",
+        shown="http://HOST:PORT, localhost for all addresses",
     )
     trusted_proxies: int = _setting(
         _number(0, 10), "0", "How many reverse proxies of yours stand in front and set the X-Forwarded headers."
@@ -535,7 +540,9 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in what has no fixed default."""
     instance: Path = values["instance_path"]
-    host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
+    # Of all addresses of this machine none is known to be the one that people use.
+    host = "localhost" if is_every_address(values["host"]) else values["host"]
+    host = f"[{host}]" if ":" in host else host
     derived = {
         "workers": _cores(),
         "public_url": f"http://{host}:{values['port']}",

@@ -213,7 +213,9 @@ def _welcome(settings: config.Settings) -> str:
             """    -d '{"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello, world!"}]}'""",
             "",
         ]
-    if config.is_open_to_listeners(urlsplit(settings.public_url)):
+    address = urlsplit(settings.public_url)
+    is_open_here = address.scheme == "http" and config.is_every_address(settings.host)
+    if is_open_here or config.is_open_to_listeners(address):
         lines += [
             "Note: over plain HTTP, passwords and sign-in cookies can be read on the way, and /v1 refuses calls from",
             "other machines. Put a proxy with TLS in front and set ARKA_PUBLIC_URL to its address.",

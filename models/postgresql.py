@@ -75,5 +75,6 @@ def _connect(dialect: Any, _record: Any, arguments: Any, given: dict[str, Any]) 
     from models.postgresql_connection import BoundedConnection
 
     connection = BoundedConnection.connect(*arguments, **settings)
+    connection.require_utf8()
     connection.longest_wait = seconds + _MORE_SECONDS
     return connection

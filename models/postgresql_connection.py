@@ -19,6 +19,14 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     longest_wait: float | None = None
 
+    def require_utf8(self) -> None:
+        """Raise psycopg.OperationalError, and close it, when the database cannot hold every text."""
+        encoding = self.info.parameter_status("server_encoding")
+        # A pooler between may not tell.
+        if encoding not in ("UTF8", None):
+            self.close()
+            raise psycopg.OperationalError(f"its encoding is {encoding}, make it anew with ENCODING 'UTF8'")
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         if timeout is not None or self.longest_wait is None:
             return super().wait(gen, interval, timeout)

@@ -198,9 +198,11 @@ def test_a_wrong_secret_is_not_repeated_in_the_complaint(tmp_path: Path) -> None
         ("::1", "::1", "http://[::1]:5000"),
         ("[::1]", "::1", "http://[::1]:5000"),
         ("node-1.internal", "node-1.internal", "http://node-1.internal:5000"),
+        ("0.0.0.0", "0.0.0.0", "http://localhost:5000"),
+        ("::", "::", "http://localhost:5000"),
     ],
 )
-def test_the_host_is_an_address_or_a_name_and_shown_as_written(
+def test_the_host_is_an_address_or_a_name_and_shown_as_one_that_a_browser_can_open(
     tmp_path: Path, written: str, host: str, public_url: str
 ) -> None:
     settings = given(tmp_path, ARKA_HOST=written)

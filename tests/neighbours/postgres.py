@@ -134,6 +134,13 @@ class Postgres:
         self._execute(statement.format(sql.Identifier(name), source))
         return name
 
+    def create_database_in(self, encoding: str) -> str:
+        """Make an empty database whose texts are in an encoding, such as SQL_ASCII, and return its name."""
+        name = f"test_{secrets.token_hex(6)}"
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LOCALE_PROVIDER libc LOCALE 'C'")
+        self._execute(statement.format(sql.Identifier(name), encoding))
+        return name
+
     def drop_database(self, name: str) -> None:
         """Remove a database and break the connections that are still open to it."""
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

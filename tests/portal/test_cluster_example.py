@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import subprocess
@@ -40,6 +41,20 @@ def test_every_file_it_names_is_there(made: Path) -> None:
     mounted = [volume.split(":")[0] for volume in COMPOSE["services"]["nginx"]["volumes"]]
     assert [path for path in mounted if not (made / path).is_file()] == []
     assert (EXAMPLE / ".gitignore").read_text().split() == ["secrets/"]
+
+
+def test_its_lines_about_tls_belong_together() -> None:
+    text = (EXAMPLE / "compose.yaml").read_text().replace('    ports: ["80:8080"]\n', "", 1)
+    asleep = re.compile(r"^( *)# (ports:|secrets:|tls_\w+:|  file:)", re.MULTILINE)
+    with_tls = yaml.safe_load(asleep.sub(r"\1\2", text))
+    nginx = with_tls["services"]["nginx"]
+    assert nginx["ports"] == [*COMPOSE["services"]["nginx"]["ports"], "443:443"]
+    assert "# listen 443 ssl;" in NGINX
+    read = re.findall(r"# ssl_certificate(?:_key)? +/run/secrets/(\w+);", NGINX)
+    assert sorted(read) == sorted(nginx["secrets"]) == ["tls_certificate", "tls_key"]
+    assert {name: with_tls["secrets"][name]["file"] for name in read} == {name: f"./secrets/{name}" for name in read}
+    readme = (EXAMPLE / "README.md").read_text()
+    assert all(f"`secrets/{name}`" in readme for name in read)
 
 
 def test_its_settings_exist_and_the_secrets_it_makes_are_good_ones(made: Path, tmp_path: Path) -> None:

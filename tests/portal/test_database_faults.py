@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.neighbours.portal import Portal
+from tests.neighbours.postgres import Postgres
 from tests.neighbours.processes import ReservedPort
 from tests.portal.calls import PASSWORD
 from tests.portal.database import run
@@ -87,6 +88,23 @@ def test_a_database_that_is_not_there_is_not_one_without_tables(
     told = sentence_of(portal, *arguments)
     assert told.startswith(UNUSABLE)
     assert told.endswith('_none" does not exist.')
+
+
+@pytest.fixture
+def in_ascii(postgres: Postgres) -> Iterator[str]:
+    """The address of a database as an installation without a locale makes it."""
+    name = postgres.create_database_in("SQL_ASCII")
+    yield postgres.url_of(name)
+    postgres.drop_database(name)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+def test_a_database_that_cannot_hold_every_text_is_said_in_words(
+    in_ascii: str, tmp_path: Path, port: int, arguments: list[str]
+) -> None:
+    portal = Portal({"ARKA_DATABASE_URL": in_ascii}, tmp_path, port)
+    told = sentence_of(portal, *arguments)
+    assert told == UNUSABLE + "its encoding is SQL_ASCII, make it anew with ENCODING 'UTF8'."
 
 
 @pytest.fixture

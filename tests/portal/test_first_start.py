@@ -123,6 +123,14 @@ def test_a_name_of_this_machine_will_do_as_host_for_every_worker_and_is_shown() 
         assert wait_until(portal._is_healthy, 20)
 
 
+def test_a_portal_on_all_addresses_shows_one_that_can_be_opened_and_warns() -> None:
+    with running_portal({"ARKA_DEMO": "0", "ARKA_HOST": "0.0.0.0"}, workers=1) as portal:
+        told = shown(portal)
+        assert f"http://localhost:{portal.port}/setup/" in told
+        assert "Note: over plain HTTP, passwords" in told
+        assert "0.0.0.0" not in told
+
+
 # As a user who may read the folder and not write in it; root may do both. What is loaded later than the rest may lie
 # where that user reads nothing.
 SERVE_AS_NOBODY = """

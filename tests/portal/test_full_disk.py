@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import http.cookiejar
 import json
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -123,7 +122,7 @@ def test_on_a_full_disk_calls_get_503_pages_are_read_and_all_goes_on_when_there_
 
     # This stream is under way when there is no room any more, and ends before there is.
     overtaken = Background(lambda: caller.call(slow(1, streamed=True)))
-    time.sleep(1)
+    assert wait_until(lambda: len(usage(portal, "ended_at IS NULL")) == 1, 20)
     disk.fill()
     for body in kinds:
         # Until then, there is room in a file that has grown before.
