@@ -79,7 +79,7 @@ def test_a_message_outlives_the_death_of_every_process(portal: Portal, smtp_sink
     queue(portal, "mail_waiting")
     portal.kill()
     # The mail server sees the connection go before it may accept what came over it.
-    time.sleep(0.3)
+    time.sleep(1)
     smtp_sink.go_on.set()
     portal.start()
     assert wait_until(lambda: unsent(portal) == 1, PATIENCE_SECONDS)

@@ -181,7 +181,8 @@ def test_what_takes_too_long_is_cut_off_with_an_error_and_has_its_usage_row(
     streamed = Background(lambda: call(portal.port, key, "POST", CHAT, slow(1.3, streamed=True)))
     provider.wait_for(2)
     unfinished = begin_upload(portal.port, key)
-    time.sleep(1.4)
+    # Its first event is out.
+    assert wait_until(lambda: len(rows(portal)) == 1, 10)
     exit_status, seconds = stop(portal).wait()
     assert exit_status == 0
     assert 2 <= seconds < 25

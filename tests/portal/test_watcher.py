@@ -96,7 +96,7 @@ def test_workers_are_told_first_and_ended_after_the_time_to_drain(watched: Calla
 
 
 def test_the_port_is_let_go_when_the_workers_are_to_end_and_not_before(watched: Callable[..., Watched]) -> None:
-    process, children = watched(GREETS, HEEDS_NOTHING, drain=1.0, stop=60)
+    process, children = watched(GREETS, HEEDS_NOTHING, drain=3.0, stop=60)
     assert wait_until(lambda: not is_alive(children[0]), 10)
 
     def holds() -> bool:

@@ -28,7 +28,7 @@ Connect = Callable[[str, str], None]
 CHAT = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello, you wide world!"}]}
 BOTH: dict[str, Any] = {**HELLO, "model": "openai/gpt-4o"}
-READ_SECONDS, TOTAL_SECONDS = 1.0, 2.5
+READ_SECONDS, TOTAL_SECONDS = 1.6, 3.5
 
 # Status and code of a whole answer; status and code of a stream, whose failure may come in its last event.
 Told = tuple[int, str | None]
