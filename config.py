@@ -237,24 +237,15 @@ def _secret_text(value: str) -> Secret:
 
 def _issuer(value: str) -> str:
     url = _web_address(_in_ascii(value))
-    if is_open_to_listeners(url):
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
         raise ValueError("must begin with https:// unless it is on this machine")
     # A slash at its end is part of its name.
     return value.strip()
 
 
-def is_open_to_listeners(url: SplitResult) -> bool:
-    """Tell whether what goes to an address can be read on the way: plain HTTP to another machine."""
-    return url.scheme == "http" and not _is_loopback(url.hostname or "")
-
-
-def is_every_address(host: str) -> bool:
-    """Tell whether a server that listens there does so on all addresses of its machine."""
-    return is_ip_address(host) and ipaddress.ip_address(host).is_unspecified
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback if is_ip_address(host) else host == "localhost"
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody but this machine itself is reached, or reaches it, there."""
+    return ipaddress.ip_address(host).is_loopback if is_ip_address(host) else host.lower() == "localhost"
 
 
 def _domains(value: str) -> tuple[str, ...]:
@@ -308,7 +299,7 @@ class Settings:
         _http_url,
         None,
         "Address under which people reach the portal. With https, cookies become secure.",
-        shown="http://HOST:PORT, localhost for all addresses",
+        shown="http://HOST:PORT, or localhost where HOST is all addresses",
     )
     trusted_proxies: int = _setting(
         _number(0, 10), "0", "How many reverse proxies of yours stand in front and set the X-Forwarded headers."
@@ -540,8 +531,10 @@ def _unknown(environment: Mapping[str, str]) -> list[str]:
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in what has no fixed default."""
     instance: Path = values["instance_path"]
-    # Of all addresses of this machine none is known to be the one that people use.
-    host = "localhost" if is_every_address(values["host"]) else values["host"]
+    host = values["host"]
+    if is_ip_address(host) and ipaddress.ip_address(host).is_unspecified:
+        # It listens on all addresses of this machine, and which of them people use is not known.
+        host = "localhost"
     host = f"[{host}]" if ":" in host else host
     derived = {
         "workers": _cores(),

@@ -214,8 +214,7 @@ def _welcome(settings: config.Settings) -> str:
             "",
         ]
     address = urlsplit(settings.public_url)
-    is_open_here = address.scheme == "http" and config.is_every_address(settings.host)
-    if is_open_here or config.is_open_to_listeners(address):
+    if address.scheme == "http" and not all(map(config.is_loopback, (address.hostname or "", settings.host))):
         lines += [
             "Note: over plain HTTP, passwords and sign-in cookies can be read on the way, and /v1 refuses calls from",
             "other machines. Put a proxy with TLS in front and set ARKA_PUBLIC_URL to its address.",

@@ -45,8 +45,8 @@ def test_every_file_it_names_is_there(made: Path) -> None:
 
 def test_its_lines_about_tls_belong_together() -> None:
     text = (EXAMPLE / "compose.yaml").read_text().replace('    ports: ["80:8080"]\n', "", 1)
-    asleep = re.compile(r"^( *)# (ports:|secrets:|tls_\w+:|  file:)", re.MULTILINE)
-    with_tls = yaml.safe_load(asleep.sub(r"\1\2", text))
+    commented_out = re.compile(r"^( *)# (ports:|secrets:|tls_\w+:|  file:)", re.MULTILINE)
+    with_tls = yaml.safe_load(commented_out.sub(r"\1\2", text))
     nginx = with_tls["services"]["nginx"]
     assert nginx["ports"] == [*COMPOSE["services"]["nginx"]["ports"], "443:443"]
     assert "# listen 443 ssl;" in NGINX
